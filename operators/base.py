@@ -1,0 +1,171 @@
+"""Operators: y = A(x) between two spaces, with its derivatives. Nonlinear ones are welcome here.
+
+A subclass writes `_apply` for a tensor of shape (batch, *domain.shape); checking arguments, any
+leading batch axes, and (for linear operators) differentiation are done here, once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from operators.checks import check_finite
+from operators.constant import moved, single_device
+from operators.errors import type_error, value_error
+from operators.grid import Grid
+from operators.space import Space
+
+
+class _Checked(torch.autograd.Function):
+    """Identity that refuses non-finite entries; it sees plain tensors also under torch.func."""
+
+    @staticmethod
+    def forward(x: Tensor, argument: str) -> Tensor:
+        check_finite(x, argument)
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(
+        ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], output: Tensor
+    ) -> None:
+        del ctx, inputs, output
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        del ctx
+        return gradients[0], None
+
+    @staticmethod
+    def jvp(ctx: torch.autograd.function.FunctionCtx, *tangents: Tensor) -> Tensor:
+        del ctx
+        return tangents[0].view_as(tangents[0])
+
+    @staticmethod
+    def vmap(
+        info: object, in_dims: tuple[int | None, ...], x: Tensor, argument: str
+    ) -> tuple[Tensor, int | None]:
+        del info
+        return _Checked.apply(x, argument), in_dims[0]  # type: ignore[no-untyped-call]
+
+
+def checked_finite(x: Tensor, argument: str) -> Tensor:
+    """Return `x`, differentiably, or raise if it holds a NaN or an infinity."""
+    if torch.compiler.is_compiling():
+        return x  # a value test would split the compiled graph; the driver's guard looks instead
+    return _Checked.apply(x, argument)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class Operator(ABC):
+    """A differentiable map between two spaces; immutable, without noise and without network scaling."""
+
+    def __init__(self, domain: Space, codomain: Space) -> None:
+        self._domain = domain
+        self._codomain = codomain
+
+    @property
+    def domain(self) -> Space:
+        """Space of the arguments."""
+        return self._domain
+
+    @property
+    def codomain(self) -> Space:
+        """Space of the values."""
+        return self._codomain
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of the domain; an error if the domain is not a field."""
+        if self.domain.grid is None:
+            raise value_error("domain", "be a field on a Grid", self.domain)
+        return self.domain.grid
+
+    @cached_property
+    def device(self) -> torch.device | None:
+        """Device of the operator's own tensors, None if it has none and runs anywhere."""
+        return single_device(self, type(self).__name__)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same operator with its tensors on `device`."""
+        return moved(self, torch.device(device))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return A(x)."""
+        return self.forward(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return A(x) for `x` of shape (..., *domain.shape)."""
+        self._check(x, self.domain, "x")
+        return self._run(checked_finite(x, "x"))
+
+    def vjp(self, x: Tensor, r: Tensor) -> Tensor:
+        """Return J(x)^H r, the gradient at `x` of Re <r, A(x)> with `r` held fixed."""
+        self._check(r, self.codomain, "r")
+        _, pull_back, *_ = torch.func.vjp(self.forward, x)
+        (gradient,) = pull_back(r.expand(*x.shape[: x.ndim - self.domain.ndim], *self.codomain.shape))
+        return gradient  # type: ignore[no-any-return]
+
+    def jvp(self, x: Tensor, v: Tensor) -> Tensor:
+        """Return J(x) v, the directional derivative of A at `x` along `v`."""
+        self._check(v, self.domain, "v")
+        _, tangent, *_ = torch.func.jvp(self.forward, (x,), (v.expand(x.shape),))
+        return tangent  # type: ignore[no-any-return]
+
+    def __matmul__(self, other: object) -> Operator:
+        """Return the operator x -> self(other(x))."""
+        if not isinstance(other, Operator):
+            raise type_error("other", "be an Operator", type(other).__name__, "Apply to tensors with A(x).")
+        return Composed(self, other)
+
+    @abstractmethod
+    def _apply(self, x: Tensor) -> Tensor:
+        """Return A(x) for `x` of shape (batch, *domain.shape), already checked."""
+
+    def _run(self, x: Tensor) -> Tensor:
+        batch = x.shape[: x.ndim - self.domain.ndim]
+        return self._apply(x.reshape(-1, *self.domain.shape)).reshape(*batch, *self.codomain.shape)
+
+    def _check(self, x: Tensor, space: Space, argument: str) -> None:
+        space.check(x, argument)
+        device = self.device
+        if device is not None and x.device != device:
+            raise value_error(
+                argument,
+                f"be on the operator's device {device}",
+                x.device,
+                f"Move one of them: {argument}.to({str(device)!r}) or operator.to({str(x.device)!r}).",
+            )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.domain.shape} -> {self.codomain.shape})"
+
+
+class Composed(Operator):
+    """x -> outer(inner(x)) where at least one of the two is nonlinear."""
+
+    def __init__(self, outer: Operator, inner: Operator) -> None:
+        check_composable(outer, inner)
+        super().__init__(inner.domain, outer.codomain)
+        self.outer = outer
+        self.inner = inner
+        single_device(self, "outer and inner operator")
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.outer._run(self.inner._run(x))
+
+
+def check_composable(outer: Operator, inner: Operator) -> None:
+    """Raise unless the values of `inner` are arguments of `outer`."""
+    given, wanted = inner.codomain, outer.domain
+    if given.shape != wanted.shape or given.is_complex != wanted.is_complex:
+        raise value_error("inner", f"map into {wanted}, the domain of {outer!r}", f"{inner!r} into {given}")
+    if given.grid is not None and wanted.grid is not None and not given.grid.matches(wanted.grid):
+        raise value_error(
+            "inner",
+            f"map onto the same place, {wanted.grid!r}",
+            repr(given.grid),
+            "Resample one of the two: equal shapes in different places would be silently misaligned.",
+        )

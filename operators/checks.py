@@ -1,0 +1,122 @@
+"""What every public function asks of its arguments, each asked in one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from operators.errors import type_error, value_error
+
+REAL_DTYPES = (torch.float32, torch.float64)
+COMPLEX_DTYPES = (torch.complex64, torch.complex128)
+
+
+def check_number(
+    value: object,
+    argument: str,
+    *,
+    positive: bool = False,
+    non_negative: bool = False,
+    remedy: str = "",
+) -> float:
+    """Return `value` as a float, or say which finite real number was expected."""
+    expected = "be a finite number"
+    expected += " > 0" if positive else " >= 0" if non_negative else ""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise type_error(argument, expected, f"{value!r} ({type(value).__name__})", remedy)
+    number = float(value)
+    too_small = (positive and number <= 0) or (non_negative and number < 0)
+    if not math.isfinite(number) or too_small:
+        raise value_error(argument, expected, repr(value), remedy)
+    return number
+
+
+def check_count(value: object, argument: str, *, minimum: int = 1, remedy: str = "") -> int:
+    """Return `value` as an int of at least `minimum`."""
+    expected = f"be an integer >= {minimum}"
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise type_error(argument, expected, f"{value!r} ({type(value).__name__})", remedy)
+    if value < minimum:
+        raise value_error(argument, expected, int(value), remedy)
+    return int(value)
+
+
+def check_tensor(value: object, argument: str) -> torch.Tensor:
+    """Return `value` if it is a non-empty tensor of a floating or complex dtype the physics accepts."""
+    if not isinstance(value, torch.Tensor):
+        raise type_error(argument, "be a torch.Tensor", type(value).__name__, "Use torch.as_tensor(...).")
+    if value.dtype not in REAL_DTYPES + COMPLEX_DTYPES:
+        raise type_error(
+            argument,
+            "have dtype float32, float64, complex64 or complex128",
+            value.dtype,
+            f"Convert it: {argument}.to(torch.float32).",
+        )
+    if value.numel() == 0:
+        raise value_error(argument, "not be empty", f"shape {tuple(value.shape)}")
+    return value
+
+
+def check_finite(value: torch.Tensor, argument: str) -> None:
+    """Raise if any entry is NaN or infinite."""
+    if not all_finite(value):
+        bad = int((~torch.isfinite(value)).sum())
+        raise value_error(
+            argument,
+            "hold finite values only",
+            f"{bad} NaN or infinite of {value.numel()} entries",
+            "Mask or replace them before the physics sees them.",
+        )
+
+
+def all_finite(value: torch.Tensor) -> bool:
+    """Tell whether `value` holds no NaN and no infinity, without a temporary of its size."""
+    real = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+    # aminmax propagates NaN, and an infinity is an extreme value: one read, no mask in memory.
+    low, high = torch.aminmax(real.detach())
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def check_triple(values: Sequence[int] | int, name: str, *, minimum: int = 1) -> tuple[int, int, int]:
+    """Return three integers of at least `minimum`, from three or from one for all axes."""
+    entries = (values,) * 3 if isinstance(values, (int, np.integer)) else tuple(values)
+    if len(entries) != 3:
+        raise value_error(name, "have three entries (z, y, x)", entries)
+    z, y, x = (check_count(entry, f"{name}[{i}]", minimum=minimum) for i, entry in enumerate(entries))
+    return z, y, x
+
+
+def check_lengths(values: Sequence[float] | float, count: int, name: str) -> tuple[float, ...]:
+    """Return `count` lengths in mm, from that many or from one for all axes."""
+    scalar = isinstance(values, (int, float, np.integer, np.floating))
+    entries = (values,) * count if scalar else tuple(cast(Sequence[float], values))
+    if len(entries) != count:
+        raise value_error(name, f"be one length in mm or {count}, in array order", entries)
+    return tuple(check_number(entry, f"{name}[{i}]", positive=True) for i, entry in enumerate(entries))
+
+
+def check_spacing(values: Sequence[float] | float, name: str) -> tuple[float, float, float]:
+    """Return three lengths in mm in array order, from three or from one for all axes."""
+    z, y, x = check_lengths(values, 3, name)
+    return z, y, x
+
+
+def check_points(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return points (..., 3) as float64."""
+    points = np.asarray(values, dtype=np.float64)
+    if points.ndim == 0 or points.shape[-1] != 3:
+        raise value_error(name, "have shape (..., 3)", points.shape)
+    return points
+
+
+def check_point(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return one finite point (3,) as float64."""
+    point = check_points(values, name)
+    if point.shape != (3,) or not np.isfinite(point).all():
+        raise value_error(name, "be three finite numbers", point.tolist())
+    return point

@@ -1,0 +1,97 @@
+"""What an operator maps from and to: shape, real or complex, and the grid it lies on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from operators.checks import check_count, check_tensor
+from operators.errors import type_error, value_error
+from operators.grid import Grid
+
+
+@dataclass(frozen=True)
+class Space:
+    """Elements of one `shape`, real or complex; on a `grid` the last axes are the grid's.
+
+    A tensor of this space may have any leading batch axes before `shape`.
+    """
+
+    shape: tuple[int, ...]
+    is_complex: bool = False
+    grid: Grid | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(check_count(n, f"shape[{i}]") for i, n in enumerate(self.shape))
+        object.__setattr__(self, "shape", shape)
+        if not shape:
+            raise value_error("shape", "have at least one axis", shape)
+        if self.grid is not None:
+            tail = self.grid.array_shape
+            if shape[-len(tail) :] != tail:
+                raise value_error("shape", f"end in the grid's array shape {tail}", shape)
+
+    @classmethod
+    def field(cls, grid: Grid, *, is_complex: bool = False, components: Sequence[int] = ()) -> Space:
+        """Return the space of images on `grid`, with `components` axes before the grid's own."""
+        return cls((*components, *grid.array_shape), is_complex, grid)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes of one element."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of entries of one element."""
+        return math.prod(self.shape)
+
+    def with_complex(self, is_complex: bool) -> Space:
+        """Return the same space over the real or the complex numbers."""
+        return Space(self.shape, is_complex, self.grid)
+
+    def dtype_like(self, x: Tensor) -> torch.dtype:
+        """Return the dtype of this space in the precision of `x`."""
+        single = x.dtype in (torch.float32, torch.complex64)
+        if self.is_complex:
+            return torch.complex64 if single else torch.complex128
+        return torch.float32 if single else torch.float64
+
+    def check(self, x: Tensor, argument: str) -> None:
+        """Raise if `x` is not a tensor of this space: type, dtype, then shape."""
+        check_tensor(x, argument)
+        if x.is_complex() != self.is_complex:
+            kind = "complex (complex64 or complex128)" if self.is_complex else "real (float32 or float64)"
+            remedy = (
+                f"Convert it: {argument}.to(torch.complex64)."
+                if self.is_complex
+                else "Build the operator on a complex domain, or pass the real part or the magnitude."
+            )
+            raise type_error(argument, f"be {kind}", x.dtype, remedy)
+        if tuple(x.shape[x.ndim - self.ndim :]) != self.shape or x.ndim < self.ndim:
+            expected = ", ".join(str(n) for n in self.shape)
+            raise value_error(
+                argument, f"have shape (..., {expected})", tuple(x.shape), "Leading axes are batch axes."
+            )
+
+    def inner(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return <a, b> per batch element: complex over a complex space, conjugate on `a`.
+
+        The sum runs in double precision, so that it can judge single-precision operators.
+        """
+        wide = torch.complex128 if self.is_complex else torch.float64
+        product = a.to(wide).conj() * b.to(wide)
+        return product.sum(dim=tuple(range(-self.ndim, 0)))
+
+    def norm(self, a: Tensor) -> Tensor:
+        """Return the Euclidean norm per batch element, in double precision."""
+        return self.inner(a, a).real.sqrt()
+
+    def __repr__(self) -> str:
+        kind = "complex" if self.is_complex else "real"
+        where = "" if self.grid is None else f" on {self.grid!r}"
+        return f"Space({self.shape}, {kind}{where})"

@@ -1,0 +1,224 @@
+"""Operators made of several: stacked data, block diagonals, one 2D operator on every slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.constant import single_device
+from operators.errors import type_error, value_error
+from operators.grid import Grid
+from operators.linear import LinearOperator
+from operators.space import Space
+from operators.spectrum import Spectrum
+
+__all__ = ["BlockDiagonal", "SliceWise", "Stack"]
+
+
+class Parts:
+    """Several spaces laid end to end as one flat vector; real parts may sit in a complex vector."""
+
+    def __init__(self, spaces: Sequence[Space]) -> None:
+        self.spaces = tuple(spaces)
+        self.space = Space((sum(s.size for s in spaces),), any(s.is_complex for s in spaces))
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return one tensor (..., total) from one tensor (..., *shape) per space."""
+        if len(parts) != len(self.spaces):
+            raise value_error("parts", f"be {len(self.spaces)} tensors", len(parts))
+        flat = []
+        for i, (part, space) in enumerate(zip(parts, self.spaces, strict=True)):
+            space.check(part, f"parts[{i}]")
+            row = part.reshape(*part.shape[: part.ndim - space.ndim], space.size)
+            flat.append(row.to(self.space.dtype_like(row)))
+        batch = np.broadcast_shapes(*[row.shape[:-1] for row in flat])
+        return torch.cat([row.expand(*batch, row.shape[-1]) for row in flat], dim=-1)
+
+    def split(self, joined: Tensor) -> tuple[Tensor, ...]:
+        """Return one tensor (..., *shape) per space from one tensor (..., total)."""
+        self.space.check(joined, "joined")
+        parts = []
+        pieces = torch.split_with_sizes(joined, [s.size for s in self.spaces], dim=-1)
+        for piece, space in zip(pieces, self.spaces, strict=True):
+            # Embedding the reals in the complex numbers has the real part as its adjoint.
+            value = piece.real if piece.is_complex() and not space.is_complex else piece
+            parts.append(value.reshape(*joined.shape[:-1], *space.shape))
+        return tuple(parts)
+
+
+class Stack(LinearOperator):
+    """x -> (A1 x, A2 x, ...) as one flat vector; `split` and `join` go between it and its parts.
+
+    Least squares with a quadratic penalty is the stack of A and sqrt(rho) D.
+    """
+
+    def __init__(self, operators: Sequence[LinearOperator]) -> None:
+        self.operators = _checked(operators)
+        first = self.operators[0].domain
+        for i, op in enumerate(self.operators):
+            other = op.domain
+            same = other.shape == first.shape and other.is_complex == first.is_complex
+            if not same or (first.grid and other.grid and not first.grid.matches(other.grid)):
+                raise value_error(f"operators[{i}]", f"have the domain of the first, {first}", other)
+        self._parts = Parts([op.codomain for op in self.operators])
+        if first.is_complex and not all(op.codomain.is_complex for op in self.operators):
+            raise type_error("operators", "all have complex values on a complex domain", self.operators)
+        super().__init__(first, self._parts.space)
+        self.adjoint_error = max(op.adjoint_error for op in self.operators)
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return one vector of data from the data of each operator."""
+        return self._parts.join(parts)
+
+    def split(self, y: Tensor) -> tuple[Tensor, ...]:
+        """Return the data of each operator from one vector."""
+        return self._parts.split(y)
+
+    @property
+    def over_complex(self) -> bool:
+        """Whether its parts are linear over the complex numbers."""
+        return all(op.over_complex for op in self.operators)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self._parts.join([op._apply(x) for op in self.operators])
+
+    def _apply_adjoint(self, y: Tensor) -> Tensor:
+        parts = zip(self.operators, self._parts.split(y), strict=True)
+        return _total([op._apply_adjoint(part) for op, part in parts])
+
+    def _apply_gram(self, x: Tensor) -> Tensor:
+        return _total([op._apply_gram(x) for op in self.operators])
+
+    def _congruence(self, inner: Spectrum) -> Spectrum | None:
+        if not inner.is_scalar:
+            return None
+        total: Spectrum | None = None
+        for op in self.operators:
+            part = op._congruence(inner)
+            if part is None:
+                return None
+            total = part if total is None else total.combined(part, torch.add)
+            if total is None:
+                return None
+        return total
+
+
+class BlockDiagonal(LinearOperator):
+    """(x1, x2, ...) -> (A1 x1, A2 x2, ...), both sides as one flat vector."""
+
+    def __init__(self, operators: Sequence[LinearOperator]) -> None:
+        self.operators = _checked(operators)
+        self._arguments = Parts([op.domain for op in self.operators])
+        self._values = Parts([op.codomain for op in self.operators])
+        kinds = {(op.domain.is_complex, op.codomain.is_complex) for op in self.operators}
+        if len(kinds) > 1:
+            raise type_error("operators", "be all real or all complex", self.operators)
+        super().__init__(self._arguments.space, self._values.space)
+        self.adjoint_error = max(op.adjoint_error for op in self.operators)
+        self.is_unitary = all(op.is_unitary for op in self.operators)
+
+    @property
+    def H(self) -> LinearOperator:
+        """The block diagonal of the adjoints."""
+        return BlockDiagonal([op.H for op in self.operators])
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return one argument from the arguments of each operator."""
+        return self._arguments.join(parts)
+
+    def split(self, y: Tensor) -> tuple[Tensor, ...]:
+        """Return the values of each operator from one value."""
+        return self._values.split(y)
+
+    @property
+    def over_complex(self) -> bool:
+        """Whether its parts are linear over the complex numbers."""
+        return all(op.over_complex for op in self.operators)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        parts = zip(self.operators, self._arguments.split(x), strict=True)
+        return self._values.join([op._apply(part) for op, part in parts])
+
+    def _apply_adjoint(self, y: Tensor) -> Tensor:
+        parts = zip(self.operators, self._values.split(y), strict=True)
+        return self._arguments.join([op._apply_adjoint(part) for op, part in parts])
+
+    def _apply_gram(self, x: Tensor) -> Tensor:
+        parts = zip(self.operators, self._arguments.split(x), strict=True)
+        return self._arguments.join([op._apply_gram(part) for op, part in parts])
+
+    def _solve_normal(
+        self, b: Tensor, c: Tensor, start: Tensor | None, tolerance: float | None, max_iterations: int
+    ) -> Tensor:
+        starts = [None] * len(self.operators) if start is None else self._arguments.split(start)
+        solved = []
+        for op, part, guess in zip(self.operators, self._arguments.split(b), starts, strict=True):
+            shift = c.reshape(-1, *[1] * op.domain.ndim)
+            solved.append(op._solve_normal(part, shift, guess, tolerance, max_iterations))
+        return self._arguments.join(solved)
+
+
+class SliceWise(LinearOperator):
+    """One operator of a single slice, applied to every slice of a volume in one call.
+
+    `grid` is the volume's; `axis` the array axis along which it is cut. Values have the slice
+    index in front: (slices, *op.codomain.shape).
+    """
+
+    def __init__(self, op: LinearOperator, grid: Grid, *, axis: int = 0) -> None:
+        cut = grid.slice_at(axis, 0)
+        here = op.grid.affine[:3, :3]
+        if op.grid.shape != cut.shape or not abs(here - cut.affine[:3, :3]).max() <= 1e-6:
+            raise value_error("op", f"act on one slice of the grid, such as {cut!r}", repr(op.grid))
+        components = op.domain.shape[:-3]
+        domain = Space((*components, *grid.shape), op.domain.is_complex, grid.with_time(None))
+        super().__init__(domain, Space((grid.shape[axis], *op.codomain.shape), op.codomain.is_complex))
+        self.op = op
+        self.axis = axis - 3
+        self.adjoint_error = op.adjoint_error
+        self.is_unitary = op.is_unitary
+
+    @property
+    def over_complex(self) -> bool:
+        """Whether its parts are linear over the complex numbers."""
+        return self.op.over_complex
+
+    def _apply(self, x: Tensor) -> Tensor:
+        values = self.op._apply(self._slices(x))
+        return values.reshape(x.shape[0], *self.codomain.shape)
+
+    def _apply_adjoint(self, y: Tensor) -> Tensor:
+        return self._volume(self.op._apply_adjoint(y.reshape(-1, *self.op.codomain.shape)), y.shape[0])
+
+    def _apply_gram(self, x: Tensor) -> Tensor:
+        return self._volume(self.op._apply_gram(self._slices(x)), x.shape[0])
+
+    def _congruence(self, inner: Spectrum) -> Spectrum | None:
+        # The slice axis has length 1 in the slice's values: they broadcast over the volume as they are.
+        return self.op._congruence(inner) if inner.is_scalar else None
+
+    def _slices(self, x: Tensor) -> Tensor:
+        return x.movedim(self.axis, 1).unsqueeze(self.axis).reshape(-1, *self.op.domain.shape)
+
+    def _volume(self, slices: Tensor, batch: int) -> Tensor:
+        parts = slices.reshape(batch, -1, *self.op.domain.shape)
+        return parts.squeeze(self.axis).movedim(1, self.axis)
+
+
+def _checked(operators: Sequence[LinearOperator]) -> tuple[LinearOperator, ...]:
+    chosen = tuple(operators)
+    if not chosen or not all(isinstance(op, LinearOperator) for op in chosen):
+        names = [type(op).__name__ for op in chosen]
+        raise type_error("operators", "be one or more LinearOperators", names)
+    single_device(chosen, "operators")
+    return chosen
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
