@@ -6,7 +6,8 @@ import torch
 from operators.blur import PeriodicBlur
 from operators.grid import Grid
 from operators.space import Space
-from tests.contracts import LinearOperatorContract, random_element
+from tests.contracts import LinearOperatorContract
+from tests.oracles import random_element
 
 GRID = Grid.from_spacing((3, 6, 7), (4.0, 2.0, 1.0))
 

@@ -4,7 +4,8 @@ import torch
 from operators.diagonal import Diagonal
 from operators.grid import Grid
 from operators.space import Space
-from tests.contracts import LinearOperatorContract, random_element
+from tests.contracts import LinearOperatorContract
+from tests.oracles import random_element
 
 GRID = Grid.from_spacing((2, 4, 5), 1.0)
 FIELD = Space.field(GRID)

@@ -4,7 +4,8 @@ import torch
 from operators.differences import FiniteDifferences
 from operators.grid import Grid
 from operators.space import Space
-from tests.contracts import LinearOperatorContract, random_element
+from tests.contracts import LinearOperatorContract
+from tests.oracles import random_element
 
 GRID = Grid.from_spacing((3, 4, 5), (4.0, 2.0, 0.5))
 

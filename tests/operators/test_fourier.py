@@ -7,7 +7,8 @@ import torch
 from operators.fourier import Fourier
 from operators.grid import Grid
 from operators.space import Space
-from tests.contracts import LinearOperatorContract, random_element
+from tests.contracts import LinearOperatorContract
+from tests.oracles import random_element
 
 
 def volume(shape: tuple[int, int, int], *, is_complex: bool = True) -> Space:

@@ -3,7 +3,7 @@ import torch
 
 from operators import linalg
 from operators.space import Space
-from tests.contracts import random_element
+from tests.oracles import random_element
 
 
 def positive_definite(n: int, condition: float, *, is_complex: bool = False) -> torch.Tensor:

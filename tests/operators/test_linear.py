@@ -13,7 +13,8 @@ from operators.grid import Grid
 from operators.identity import Identity
 from operators.linear import Adjoint, Gram, LinearOperator, Product, Scaled, Sum
 from operators.space import Space
-from tests.contracts import LinearOperatorContract, OperatorContract, dense, normal_matrix, random_element
+from tests.contracts import LinearOperatorContract, OperatorContract
+from tests.oracles import dense, normal_matrix, random_element
 
 GRID = Grid.from_spacing((2, 4, 5), (3.0, 1.0, 2.0))
 REAL = Space.field(GRID)

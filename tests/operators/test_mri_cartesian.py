@@ -10,7 +10,8 @@ from operators.fourier import Fourier
 from operators.frame import DeviceFrame
 from operators.grid import Grid
 from operators.mri_cartesian import CartesianGeometry
-from tests.contracts import LinearOperatorContract, random_element
+from tests.contracts import LinearOperatorContract
+from tests.oracles import random_element
 
 ROTATION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
 

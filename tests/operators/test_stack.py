@@ -10,7 +10,8 @@ from operators.identity import Identity
 from operators.linear import LinearOperator
 from operators.space import Space
 from operators.stack import BlockDiagonal, SliceWise, Stack
-from tests.contracts import LinearOperatorContract, dense, random_element
+from tests.contracts import LinearOperatorContract
+from tests.oracles import dense, random_element
 
 GRID = Grid.from_spacing((2, 4, 5), (3.0, 1.0, 2.0))
 REAL = Space.field(GRID)

@@ -1,0 +1,1 @@
+"""Estimates made from data before a reconstruction: data never estimate themselves."""
