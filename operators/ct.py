@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal, cast
 
 import numpy as np
@@ -24,7 +23,7 @@ from torch import Tensor
 from operators.checks import check_count, check_number
 from operators.ct_rays import ParallelRays
 from operators.errors import type_error, value_error
-from operators.extras import require
+from operators.extras import MissingExtraError, require
 from operators.frame import DeviceFrame
 from operators.grid import Grid
 from operators.linear import LinearOperator
@@ -165,8 +164,13 @@ class ParallelBeamCT(LinearOperator):
         return cast(Tensor, getattr(module, way)(self.rays, flat))
 
 
+@cache
 def _numba_is_here() -> bool:
-    return importlib.util.find_spec("numba") is not None
+    try:
+        require("numba", feature="The numba projection engine", extra="ct")
+    except MissingExtraError:
+        return False
+    return True
 
 
 def _lay_out(grid: Grid, geometry: ParallelBeamGeometry) -> tuple[int, NDArray[np.intp], ParallelRays]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines import installed_version
-from pipelines.config import config_hash, load, to_toml
-from pipelines.demo_config import DemoConfig
-from pipelines.verbs import File, Overrides
+from pipelines.cli.verbs import File, Overrides
+from pipelines.config.demo import DemoConfig
+from pipelines.config.loading import config_hash, load, to_toml
 
 if TYPE_CHECKING:
     import torch

@@ -14,6 +14,7 @@ matrix) whose constants come in the given real dtype; `cases` lists variants by 
 from __future__ import annotations
 
 import warnings
+
 import pytest
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from tests.oracles import (
     random_element,
     recorded_graph,
 )
+
 
 class OperatorContract:
     """What holds for every operator, linear or not."""

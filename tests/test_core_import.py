@@ -24,9 +24,31 @@ class Absent(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Absent())
 """
 EXTRAS = (
-    "typer rich pydantic h5py h5netcdf nibabel zarr scipy matplotlib safetensors numba astra sigpy finufft "
-    "ismrmrd twixtools pydicom highdicom monai skimage napari dask distributed SimpleITK hypothesis"
-).split()
+    "typer",
+    "rich",
+    "pydantic",
+    "h5py",
+    "h5netcdf",
+    "nibabel",
+    "zarr",
+    "scipy",
+    "matplotlib",
+    "safetensors",
+    "numba",
+    "astra",
+    "sigpy",
+    "finufft",
+    "ismrmrd",
+    "twixtools",
+    "pydicom",
+    "highdicom",
+    "monai",
+    "skimage",
+    "napari",
+    "dask",
+    "distributed",
+    "SimpleITK",
+)
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

@@ -39,7 +39,9 @@ def test_the_map_of_the_tree_is_the_tree() -> None:
     for path in named:
         assert (ROOT / path).exists(), f"README names {path}"
     modules = {
-        str(p.relative_to(ROOT)) for folder in ("operators", "workbench") for p in (ROOT / folder).rglob("*.py")
+        str(p.relative_to(ROOT))
+        for folder in ("operators", "workbench")
+        for p in (ROOT / folder).rglob("*.py")
     }
     missing = {m for m in modules if not m.endswith("__init__.py")} - named
     assert not missing, f"README's map lacks {sorted(missing)}"

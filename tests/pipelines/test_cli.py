@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 import operators.extras
-from pipelines import DISTRIBUTION, cli
-from pipelines.app import build
-from pipelines.failures import MEANINGS, ExitCode
+from pipelines import DISTRIBUTION
+from pipelines.cli import entry as cli
+from pipelines.cli.app import build
+from pipelines.cli.failures import MEANINGS, ExitCode
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "numpy", "pydantic", "operators", "workbench", "pipelines.verbs", "pipelines.demo")
+HEAVY = ("torch", "numpy", "pydantic", "operators", "workbench", "pipelines.cli.verbs", "pipelines.demo")
 
 RAISERS = """
 import json, warnings
@@ -88,7 +89,7 @@ def raisers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_overview_imports_nothing_heavy_and_is_fast(option: str) -> None:
     code = (
-        "import sys; from pipelines.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from pipelines.cli.entry import main; code = main(sys.argv[1:]);"
         "print(*sys.modules, file=sys.stderr); raise SystemExit(code)"
     )
     elapsed = []
@@ -236,7 +237,7 @@ def test_control_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
         "import time\ndef sleep() -> None:\n    print('ready', flush=True)\n    time.sleep(60)\n"
     )
     code = (
-        "from pipelines.cli import VERBS, Verb, main\n"
+        "from pipelines.cli.entry import VERBS, Verb, main\n"
         "VERBS['sleep'] = Verb('sleeper', 'sleep', 'Sleep.', 'sleep')\n"
         "raise SystemExit(main(['sleep']))"
     )

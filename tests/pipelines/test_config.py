@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import ValidationError, field_validator
 
-from pipelines.config import Config, ConfigError, Field, config_hash, config_schema, load, to_toml
-from pipelines.demo_config import DemoConfig
+from pipelines.config.demo import DemoConfig
+from pipelines.config.loading import Config, ConfigError, Field, config_hash, config_schema, load, to_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,7 +72,7 @@ def test_later_sources_win(tmp_path: Path) -> None:
     config = load(DemoConfig, file, env=env, overrides=["scan.views=30"])
     assert (config.scan.views, config.scan.photons) == (30, 200.0)
     assert (config.solve.iterations, config.seed) == (10, 1)
-    assert config.solve.penalty == DemoConfig().solve.penalty
+    assert config.solve.gradient_sd == DemoConfig().solve.gradient_sd
 
 
 def test_the_last_override_of_a_key_wins_and_a_table_sets_several() -> None:
@@ -95,7 +95,7 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         ("solve.views", "scan.views"),
         ("phantom.spaceing", "phantom.spacing"),
         ("seeed", "seed"),
-        ("Solve.Penalty", "solve.penalty"),
+        ("Solve.Gradient_sd", "solve.gradient_sd"),
     ],
 )
 def test_unknown_key_names_the_nearest(typed: str, meant: str) -> None:
@@ -111,13 +111,13 @@ def test_unknown_key_without_a_neighbour_lists_the_known_ones() -> None:
 def test_wrong_values_say_key_expectation_value_origin_and_default(tmp_path: Path) -> None:
     file = tmp_path / "demo.toml"
     file.write_text('# a comment\n[scan]\n\nviews = "many"\n[phantom]\nshape = [1, 2]\n')
-    found = problems(file, "solve.penalty=-1", env={"WORKBENCH_SCAN__PHOTONS": "lots"})
+    found = problems(file, "solve.gradient_sd=-1", env={"WORKBENCH_SCAN__PHOTONS": "lots"})
     assert set(found) == {
         f'`scan.views` must be an integer >= 1, got "many" ({file}:4). The default is 90.',
-        f"`phantom.shape` must be 3 integers > 0, got [1, 2] ({file}:6). The default is [48, 128, 128].",
+        f"`phantom.shape` must be 3 integers > 0, got [1, 2] ({file}:6). The default is [64, 96, 128].",
         '`scan.photons` must be a number > 0, got "lots" (environment variable WORKBENCH_SCAN__PHOTONS). '
         "The default is 20000.0.",
-        "`solve.penalty` must be a number > 0, got -1 (--set solve.penalty). The default is 1.0.",
+        "`solve.gradient_sd` must be a number > 0, got -1 (--set solve.gradient_sd). The default is 0.0006.",
     }
 
 
@@ -217,7 +217,7 @@ def test_toml_round_trip(tmp_path: Path) -> None:
 
 def test_toml_shows_every_field_with_description_and_default() -> None:
     text = to_toml(load(DemoConfig, env={}, overrides=["scan.views=60"]))
-    assert "# Number of projection angles; an integer >= 1; default 90\nviews = 60\n" in text
+    assert "# Number of views over half a turn; an integer >= 1; default 90\nviews = 60\n" in text
     assert tomllib.loads(text).keys() == DemoConfig.model_fields.keys()
     assert "# limit = (not set)" in to_toml(Outer())
 
@@ -241,7 +241,7 @@ def test_schema_describes_the_keys() -> None:
 
 def test_without_pydantic_the_extra_is_named(tmp_path: Path) -> None:
     (tmp_path / "pydantic.py").write_text("raise ModuleNotFoundError('blocked', name='pydantic')\n")
-    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import pipelines.demo_config"
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import pipelines.config.demo"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
     assert last.startswith("operators.extras.MissingExtraError: The typed configuration needs pydantic")

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from operators.grid import Grid
-from pipelines.config import load
+from pipelines.config.demo import DemoConfig
+from pipelines.config.loading import load
 from pipelines.demo import run
-from pipelines.demo_config import DemoConfig
 from pipelines.montage import orthogonal_slices
 from workbench.volume import Volume
 

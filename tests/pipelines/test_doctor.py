@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipelines import doctor
-from pipelines.doctor_view import show
-from pipelines.extras_report import package_version, report_extras
-from pipelines.probes import ASTRA, probe
+from pipelines.doctor import examine as doctor
+from pipelines.doctor.extras import package_version, report_extras
+from pipelines.doctor.probes import ASTRA, probe
+from pipelines.doctor.view import show
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {
@@ -154,7 +154,7 @@ def test_extras_come_from_the_installed_metadata(tmp_path: Path, monkeypatch: py
 
 
 def test_a_bare_checkout_says_that_extras_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.extras_report.DISTRIBUTION", "no-such-distribution-xyz")
+    monkeypatch.setattr("pipelines.doctor.extras.DISTRIBUTION", "no-such-distribution-xyz")
     report = report_extras()
     assert (report["listed"], report["extras"]) == (False, [])
     assert f"pip install -e '{ROOT}'" in report["detail"]
@@ -185,8 +185,8 @@ def test_memory_respects_a_container(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems bring OpenGL along")
 def test_graphics_needs_a_library_and_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.doctor.shutil.which", lambda _: None)
-    monkeypatch.setattr("pipelines.doctor._loads", lambda _: True)
+    monkeypatch.setattr("pipelines.doctor.examine.shutil.which", lambda _: None)
+    monkeypatch.setattr("pipelines.doctor.examine._loads", lambda _: True)
     assert doctor.graphics({"DISPLAY": ":0"})["ready"] is True
     headless = doctor.graphics({})
     assert headless["ready"] is False

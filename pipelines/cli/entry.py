@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines import DISTRIBUTION, installed_version
-from pipelines.failures import ExitCode, explain
-from pipelines.nearest import nearest
+from pipelines.cli.failures import ExitCode, explain
+from pipelines.config.nearest import nearest
 
 PROGRAM = "workbench"
 DISCLAIMER = "research use, not a medical device"
@@ -36,8 +36,10 @@ class Verb:
 # A new verb is one more line here; its module may import typer, and should import torch inside the function.
 VERBS = {
     "demo": Verb("pipelines.demo", "demo", "Run a small reconstruction end to end.", "demo"),
-    "config": Verb("pipelines.verbs", "config", "Show, describe or check a configuration.", "config show"),
-    "doctor": Verb("pipelines.verbs", "doctor", "Report what works on this machine.", "doctor --json"),
+    "config": Verb(
+        "pipelines.cli.verbs", "config", "Show, describe or check a configuration.", "config show"
+    ),
+    "doctor": Verb("pipelines.cli.verbs", "doctor", "Report what works on this machine.", "doctor --json"),
 }
 
 
@@ -88,7 +90,7 @@ def _dispatch(arguments: list[str]) -> int:
         hint = f"did you mean `{PROGRAM} {meant}`?" if meant else f"the verbs are {', '.join(VERBS)}."
         return _complain(f"`{verb}` is not a verb; {hint}", ExitCode.USAGE)
     _check_typer()
-    from pipelines.app import run
+    from pipelines.cli.app import run
 
     code = run(arguments or ["--help"], verb if verb in VERBS else None)
     if code == ExitCode.INTERRUPTED:
@@ -142,7 +144,3 @@ def _show_warning(
     """Print a warning as one line; where in the source it was raised helps only with --debug."""
     del filename, lineno, file, line
     sys.stderr.write(f"{PROGRAM}: {category.__name__}: {message}\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import DISTRIBUTION, installed_version
-from pipelines.extras_report import package_version, report_extras
-from pipelines.probes import ASTRA, TORCH, probe
+from pipelines.doctor.extras import package_version, report_extras
+from pipelines.doctor.probes import ASTRA, TORCH, probe
 
 # Raised when a key changes its meaning or goes; new keys alone do not raise it.
 SCHEMA = 1
@@ -44,7 +44,7 @@ def examine() -> dict[str, Any]:
         "problems": problems,
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "platform": platform.platform(),
-        "workbench": {"version": installed_version(), "location": str(Path(__file__).resolve().parents[1])},
+        "workbench": {"version": installed_version(), "location": str(Path(__file__).resolve().parents[2])},
         "cpu": cpu(),
         "memory": memory(),
         "torch": torch,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.failures import ExitCode
+from pipelines.cli.failures import ExitCode
 
 config = typer.Typer(no_args_is_help=True)
 
@@ -29,8 +29,8 @@ def doctor(
     """
     from rich.console import Console
 
-    from pipelines.doctor import examine
-    from pipelines.doctor_view import show
+    from pipelines.doctor.examine import examine
+    from pipelines.doctor.view import show
 
     with Console(stderr=True).status("Asking torch and ASTRA ..."):
         report = examine()
@@ -50,8 +50,8 @@ def show_config(file: File = None, overrides: Overrides = None) -> None:
 
     Later wins: defaults, then the file, then environment variables (WORKBENCH_SCAN__VIEWS=60), then --set.
     """
-    from pipelines.config import load, to_toml
-    from pipelines.demo_config import DemoConfig
+    from pipelines.config.demo import DemoConfig
+    from pipelines.config.loading import load, to_toml
 
     typer.echo(to_toml(load(DemoConfig, file, overrides=overrides or ())), nl=False)
 
@@ -64,8 +64,8 @@ def check_config(
 
     Every mistake is reported at once. Environment variables and --set are applied too, as a run would.
     """
-    from pipelines.config import config_hash, load
-    from pipelines.demo_config import DemoConfig
+    from pipelines.config.demo import DemoConfig
+    from pipelines.config.loading import config_hash, load
 
     loaded = load(DemoConfig, file, overrides=overrides or ())
     typer.echo(f"{file}: valid, sha256 {config_hash(loaded)}")
@@ -77,7 +77,7 @@ def print_schema() -> None:
 
     Editors use it to complete and check the TOML file of the demo.
     """
-    from pipelines.config import config_schema
-    from pipelines.demo_config import DemoConfig
+    from pipelines.config.demo import DemoConfig
+    from pipelines.config.loading import config_schema
 
     typer.echo(config_schema(DemoConfig))

@@ -20,7 +20,7 @@ def report_extras() -> dict[str, Any]:
     try:
         distribution = metadata.distribution(DISTRIBUTION)
     except metadata.PackageNotFoundError:
-        checkout = Path(__file__).resolve().parents[1]
+        checkout = Path(__file__).resolve().parents[2]
         return _unlisted(
             f"{DISTRIBUTION} is not installed (running from {checkout}), so its extras are unknown. "
             f"Install it with: pip install -e '{checkout}'"

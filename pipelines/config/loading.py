@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.config_sources import Setting, expand, from_environment, from_file, from_overrides
-from pipelines.config_toml import default_text, expectation, section, to_toml, toml_value
-from pipelines.nearest import nearest
+from pipelines.config.nearest import nearest
+from pipelines.config.sources import Setting, expand, from_environment, from_file, from_overrides
+from pipelines.config.toml import default_text, expectation, section, to_toml, toml_value
 
 try:
     from pydantic import BaseModel, ConfigDict, Field, ValidationError

@@ -1,0 +1,1 @@
+"""Typed settings: defaults < TOML file < environment < --set; unknown keys are refused."""

@@ -1,0 +1,1 @@
+"""`workbench doctor`: what works on this machine."""
