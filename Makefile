@@ -86,8 +86,9 @@ test-cuda: .venv/.dev ## the GPU tests; add TORCH=cuda the first time
 bench: ## nothing yet
 	@echo "make bench: no benchmark exists yet; nothing was measured."
 
-verify: ## nothing yet
-	@echo "make verify: no result is verified against published ones yet; make test runs every check there is."
+verify: .venv/.dev ## the dot-product error of every operator, as a table
+	@echo "== verify: adjoints. No sampler is verified here yet: there is none."
+	$(PY) -m tests.adjoint_table
 
 notebooks: ## nothing yet
 	@echo "make notebooks: no notebook exists yet; nothing was executed."

@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from operators.checks import check_finite
+from operators.checks import REAL_DTYPES, check_finite
 from operators.constant import moved, single_device
 from operators.errors import type_error, value_error
 from operators.grid import Grid
@@ -61,6 +61,9 @@ def checked_finite(x: Tensor, argument: str) -> Tensor:
 
 class Operator(ABC):
     """A differentiable map between two spaces; immutable, without noise and without network scaling."""
+
+    #: Real precisions it computes in; complex data count by their components.
+    dtypes: tuple[torch.dtype, ...] = REAL_DTYPES
 
     def __init__(self, domain: Space, codomain: Space) -> None:
         self._domain = domain
@@ -130,6 +133,9 @@ class Operator(ABC):
 
     def _check(self, x: Tensor, space: Space, argument: str) -> None:
         space.check(x, argument)
+        real = torch.float32 if x.dtype in (torch.float32, torch.complex64) else torch.float64
+        if real not in self.dtypes:
+            raise type_error(argument, f"come in {self.dtypes[0]} for {self!r}", x.dtype)
         device = self.device
         if device is not None and x.device != device:
             raise value_error(

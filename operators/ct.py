@@ -127,7 +127,8 @@ class ParallelBeamCT(LinearOperator):
         if engine in ("numba", "astra"):
             require(engine, feature=f"The {engine} projection engine", extra="ct")
         if engine == "astra":
-            self.adjoint_error = importlib.import_module("operators.ct_astra").ADJOINT_ERROR
+            foreign = importlib.import_module("operators.ct_astra")
+            self.adjoint_error, self.dtypes = foreign.ADJOINT_ERROR, foreign.DTYPES
 
     def _apply(self, x: Tensor) -> Tensor:
         image = x.movedim(self._slice_axis - 3, 1).permute(2, 3, 0, 1)

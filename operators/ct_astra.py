@@ -20,6 +20,9 @@ from operators.extras import require
 #: bound allows for single-precision sums in another order.
 ADJOINT_ERROR = 1e-5
 
+#: Declared precisions.
+DTYPES = (torch.float32,)
+
 
 def forward(rays: ParallelRays, image: Tensor) -> Tensor:
     """Return line integrals (views, columns, batch) of `image` (nu, nv, batch)."""

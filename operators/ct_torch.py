@@ -39,9 +39,12 @@ def _views(rays: ParallelRays, like: Tensor) -> Iterator[tuple[tuple[Tensor, Ten
     column = torch.arange(rays.columns, dtype=torch.float64, device=like.device)
     for view in range(len(rays.base)):
         along_u = bool(rays.along_u[view])
+        base, per_column, per_step, length = (
+            float(values[view]) for values in (rays.base, rays.per_column, rays.per_step, rays.step_length)
+        )
         steps, width = (nu, nv) if along_u else (nv, nu)
         step = torch.arange(steps, dtype=torch.float64, device=like.device)[:, None]
-        position = rays.base[view] + rays.per_column[view] * column + rays.per_step[view] * step
+        position = base + per_column * column + per_step * step
         low = position.floor()
         fraction = position - low
         indices, weights = [], []
@@ -50,5 +53,5 @@ def _views(rays: ParallelRays, like: Tensor) -> Iterator[tuple[tuple[Tensor, Ten
             k = neighbour.clamp(0, width - 1).long()
             i = step.long()
             indices.append(i * nv + k if along_u else k * nv + i)
-            weights.append(torch.where(inside, share * rays.step_length[view], 0.0).to(like.dtype))
+            weights.append(torch.where(inside, share * length, 0.0).to(like.dtype))
         yield (indices[0], indices[1]), (weights[0], weights[1])

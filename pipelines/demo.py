@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +42,7 @@ def demo(
         typer.echo(out / path)
 
 
-def run(config: DemoConfig, out: Path, *, say: Any = print) -> dict[str, Any]:
+def run(config: DemoConfig, out: Path, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the demo into the folder `out` and return its record, which is also written there."""
     from operators.ct import ParallelBeamGeometry
     from operators.grid import Grid
@@ -106,7 +107,7 @@ def _counts(integrals: torch.Tensor, photons: float, seed: int) -> torch.Tensor:
 
 
 def _reconstruct(
-    projector: ParallelBeamCT, counts: torch.Tensor, config: DemoConfig, say: Any
+    projector: ParallelBeamCT, counts: torch.Tensor, config: DemoConfig, say: Callable[[str], None]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return both reconstructions by name, and what the record says of them."""
     import torch
@@ -125,11 +126,19 @@ def _reconstruct(
     penalised = Stack([weighted, gradient / config.solve.gradient_sd])
     target = whitener(data)
 
-    b = projector.adjoint(data)
-    early = conjugate_gradient(projector.gram, b[None], max_iterations=config.solve.iterations)
+    early = conjugate_gradient(
+        projector.gram,
+        projector.adjoint(data)[None],
+        max_iterations=config.solve.iterations,
+        callback=_progress("CG", say),
+    )
     say(f"    CG            {int(early.iterations)} iterations")
     full = conjugate_gradient(
-        penalised.gram, weighted.adjoint(target)[None], tolerance=config.solve.tolerance, max_iterations=500
+        penalised.gram,
+        weighted.adjoint(target)[None],
+        tolerance=config.solve.tolerance,
+        max_iterations=500,
+        callback=_progress("CG + penalty", say),
     )
     say(f"    CG + penalty  {int(full.iterations)} iterations, residual {float(full.relative_residual):.1e}")
     if not bool(full.converged):
@@ -148,6 +157,19 @@ def _reconstruct(
         "torch": torch.__version__,
     }
     return images, details
+
+
+def _progress(name: str, say: Callable[[str], None]) -> Callable[[int, torch.Tensor], None]:
+    """Return a callback that reports an iteration every two seconds."""
+    last = time.monotonic()
+
+    def report(iteration: int, residual: torch.Tensor) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 2:
+            last = time.monotonic()
+            say(f"    {name:<13} iteration {iteration}, residual {float(residual.max()):.1e}")
+
+    return report
 
 
 def _relative_error(volume: Volume, truth: Volume) -> float:

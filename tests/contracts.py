@@ -36,7 +36,7 @@ class OperatorContract:
     """What holds for every operator, linear or not."""
 
     covers: tuple[type[Operator], ...] = ()
-    #: Real dtypes the operator declares to support.
+    #: Real precisions the operator declares; checked against the declaration.
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
 
     def make(self, dtype: torch.dtype) -> Operator:
@@ -60,6 +60,7 @@ class OperatorContract:
     def test_covers_what_it_makes(self) -> None:
         made = self.make(self.dtypes[0])
         assert isinstance(made, self.covers)
+        assert made.dtypes == self.dtypes
 
     def test_batch_axes_shape_and_dtype(self, op: Operator, dtype: torch.dtype) -> None:
         for batch in ((), (1,), (3,), (2, 3)):
