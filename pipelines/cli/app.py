@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from pipelines.cli.entry import DEBUG_VARIABLE, PROGRAM, VERBS, Verb, version_line
 from pipelines.cli.failures import MEANINGS
+from pipelines.cli.table import DEBUG_VARIABLE, PROGRAM, VERBS, Verb, version_line
 
 ABOUT = """Bayesian inverse problems for CT and MRI.
 

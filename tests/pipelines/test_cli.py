@@ -20,6 +20,7 @@ from pipelines import DISTRIBUTION
 from pipelines.cli import entry as cli
 from pipelines.cli.app import build
 from pipelines.cli.failures import MEANINGS, ExitCode
+from pipelines.cli.table import Verb
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "numpy", "pydantic", "operators", "workbench", "pipelines.cli.verbs", "pipelines.demo")
@@ -83,7 +84,7 @@ def raisers(monkeypatch: pytest.MonkeyPatch) -> None:
     exec(compile(RAISERS, "raisers.py", "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for name in [name for name, value in vars(module).items() if isinstance(value, types.FunctionType)]:
-        monkeypatch.setitem(cli.VERBS, name, cli.Verb(module.__name__, name, "Fail.", name))
+        monkeypatch.setitem(cli.VERBS, name, Verb(module.__name__, name, "Fail.", name))
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
@@ -137,7 +138,7 @@ def test_every_verb_teaches_by_example(verb: str, capsys: pytest.CaptureFixture[
 
 
 def test_only_the_called_verb_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cli.VERBS, "absent", cli.Verb("no.such.module", "run", "Fail.", "absent"))
+    monkeypatch.setitem(cli.VERBS, "absent", Verb("no.such.module", "run", "Fail.", "absent"))
     build("doctor")
     with pytest.raises(ModuleNotFoundError):
         build("absent")
@@ -237,7 +238,8 @@ def test_control_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
         "import time\ndef sleep() -> None:\n    print('ready', flush=True)\n    time.sleep(60)\n"
     )
     code = (
-        "from pipelines.cli.entry import VERBS, Verb, main\n"
+        "from pipelines.cli.entry import main\n"
+        "from pipelines.cli.table import VERBS, Verb\n"
         "VERBS['sleep'] = Verb('sleeper', 'sleep', 'Sleep.', 'sleep')\n"
         "raise SystemExit(main(['sleep']))"
     )
