@@ -7,8 +7,7 @@ leading batch axes, and (for linear operators) differentiation are done here, on
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cached_property
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ class _Checked(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, argument: str) -> Tensor:
         check_finite(x, argument)
-        return x.view_as(x)
+        return x.data  # the same values; neither the argument itself nor a view of it
 
     @staticmethod
     def setup_context(
@@ -42,7 +41,7 @@ class _Checked(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: torch.autograd.function.FunctionCtx, *tangents: Tensor) -> Tensor:
         del ctx
-        return tangents[0].view_as(tangents[0])
+        return tangents[0].clone()
 
     @staticmethod
     def vmap(
@@ -86,14 +85,23 @@ class Operator(ABC):
             raise value_error("domain", "be a field on a Grid", self.domain)
         return self.domain.grid
 
-    @cached_property
+    @property
     def device(self) -> torch.device | None:
         """Device of the operator's own tensors, None if it has none and runs anywhere."""
-        return single_device(self, type(self).__name__)
+        # Not a cached_property: its lock, in Python 3.11, cannot be traced by torch.compile.
+        if "_memo_device" not in self.__dict__:
+            self.__dict__["_memo_device"] = single_device(self, type(self).__name__)
+        return cast("torch.device | None", self.__dict__["_memo_device"])
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same operator with its tensors on `device`."""
-        return moved(self, torch.device(device))
+        try:
+            target = torch.device(device)
+        except (RuntimeError, TypeError) as error:
+            raise value_error(
+                "device", "be a torch.device or its name, such as 'cuda'", repr(device)
+            ) from error
+        return moved(self, target)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return A(x)."""
@@ -102,19 +110,23 @@ class Operator(ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Return A(x) for `x` of shape (..., *domain.shape)."""
         self._check(x, self.domain, "x")
-        return self._run(checked_finite(x, "x"))
+        return self._nested(checked_finite(x, "x"))
 
     def vjp(self, x: Tensor, r: Tensor) -> Tensor:
-        """Return J(x)^H r, the gradient at `x` of Re <r, A(x)> with `r` held fixed."""
-        self._check(r, self.codomain, "r")
-        _, pull_back, *_ = torch.func.vjp(self.forward, x)
-        (gradient,) = pull_back(r.expand(*x.shape[: x.ndim - self.domain.ndim], *self.codomain.shape))
+        """Return J(x)^H r, the gradient at `x` of Re <r, A(x)> with `r` held fixed.
+
+        `x` and `r` have the same batch axes.
+        """
+        self._check_pair(x, r, self.codomain, "r")
+        _, pull_back, *_ = torch.func.vjp(self._nested, checked_finite(x, "x"))
+        (gradient,) = pull_back(checked_finite(r, "r"))
         return gradient  # type: ignore[no-any-return]
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
-        """Return J(x) v, the directional derivative of A at `x` along `v`."""
-        self._check(v, self.domain, "v")
-        _, tangent, *_ = torch.func.jvp(self.forward, (x,), (v.expand(x.shape),))
+        """Return J(x) v, the directional derivative of A at `x` along `v`, with the same batch axes."""
+        self._check_pair(x, v, self.domain, "v")
+        x, v = checked_finite(x, "x"), checked_finite(v, "v")
+        _, tangent, *_ = torch.func.jvp(self._nested, (x,), (v,))
         return tangent  # type: ignore[no-any-return]
 
     def __matmul__(self, other: object) -> Operator:
@@ -127,9 +139,17 @@ class Operator(ABC):
     def _apply(self, x: Tensor) -> Tensor:
         """Return A(x) for `x` of shape (batch, *domain.shape), already checked."""
 
-    def _run(self, x: Tensor) -> Tensor:
+    def _nested(self, x: Tensor) -> Tensor:
+        """Return A(x), differentiably, for a checked `x` with any batch axes: what a composition calls."""
         batch = x.shape[: x.ndim - self.domain.ndim]
         return self._apply(x.reshape(-1, *self.domain.shape)).reshape(*batch, *self.codomain.shape)
+
+    def _check_pair(self, x: Tensor, other: Tensor, space: Space, argument: str) -> None:
+        self._check(x, self.domain, "x")
+        self._check(other, space, argument)
+        batch = x.shape[: x.ndim - self.domain.ndim]
+        if other.shape != (*batch, *space.shape):
+            raise value_error(argument, f"have shape {(*batch, *space.shape)}, beside x", tuple(other.shape))
 
     def _check(self, x: Tensor, space: Space, argument: str) -> None:
         space.check(x, argument)
@@ -153,25 +173,11 @@ class Composed(Operator):
     """x -> outer(inner(x)) where at least one of the two is nonlinear."""
 
     def __init__(self, outer: Operator, inner: Operator) -> None:
-        check_composable(outer, inner)
+        outer.domain.check_same(inner.codomain, "inner.codomain")
         super().__init__(inner.domain, outer.codomain)
         self.outer = outer
         self.inner = inner
-        single_device(self, "outer and inner operator")
+        single_device((outer, inner), "outer and inner operator")
 
     def _apply(self, x: Tensor) -> Tensor:
-        return self.outer._run(self.inner._run(x))
-
-
-def check_composable(outer: Operator, inner: Operator) -> None:
-    """Raise unless the values of `inner` are arguments of `outer`."""
-    given, wanted = inner.codomain, outer.domain
-    if given.shape != wanted.shape or given.is_complex != wanted.is_complex:
-        raise value_error("inner", f"map into {wanted}, the domain of {outer!r}", f"{inner!r} into {given}")
-    if given.grid is not None and wanted.grid is not None and not given.grid.matches(wanted.grid):
-        raise value_error(
-            "inner",
-            f"map onto the same place, {wanted.grid!r}",
-            repr(given.grid),
-            "Resample one of the two: equal shapes in different places would be silently misaligned.",
-        )
+        return self.outer._nested(self.inner._nested(x))

@@ -29,7 +29,7 @@ class PeriodicBlur(LinearOperator):
 
     def __init__(self, domain: Space, psf: Tensor) -> None:
         super().__init__(domain, domain)
-        check_tensor(psf, "psf")
+        psf = Constant(check_tensor(psf, "psf"), "psf").value
         check_finite(psf, "psf")
         if psf.is_complex():
             raise type_error("psf", "be real", psf.dtype)
@@ -51,7 +51,7 @@ class PeriodicBlur(LinearOperator):
         """Return the blur by a Gaussian of full width at half maximum `fwhm` in mm, (z, y, x)."""
         if domain.grid is None:
             raise value_error("domain", "lie on a Grid, for lengths in mm", domain)
-        widths = [fwhm] * 3 if isinstance(fwhm, (int, float)) else list(fwhm)
+        widths = list(fwhm) if isinstance(fwhm, Sequence) else [fwhm] * 3
         if len(widths) != 3:
             raise value_error("fwhm", "be one width in mm or three (z, y, x)", tuple(widths))
         psf = torch.ones((1, 1, 1), dtype=torch.float64, device=device)

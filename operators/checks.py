@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from operators.errors import type_error, value_error
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    T = TypeVar("T", bound=DataclassInstance)
 
 REAL_DTYPES = (torch.float32, torch.float64)
 COMPLEX_DTYPES = (torch.complex64, torch.complex128)
@@ -84,6 +91,8 @@ def all_finite(value: torch.Tensor) -> bool:
 
 def check_triple(values: Sequence[int] | int, name: str, *, minimum: int = 1) -> tuple[int, int, int]:
     """Return three integers of at least `minimum`, from three or from one for all axes."""
+    if not isinstance(values, (int, np.integer, Sequence, np.ndarray, torch.Size)):
+        raise type_error(name, "be an integer or three (z, y, x)", repr(values))
     entries = (values,) * 3 if isinstance(values, (int, np.integer)) else tuple(values)
     if len(entries) != 3:
         raise value_error(name, "have three entries (z, y, x)", entries)
@@ -94,6 +103,8 @@ def check_triple(values: Sequence[int] | int, name: str, *, minimum: int = 1) ->
 def check_lengths(values: Sequence[float] | float, count: int, name: str) -> tuple[float, ...]:
     """Return `count` lengths in mm, from that many or from one for all axes."""
     scalar = isinstance(values, (int, float, np.integer, np.floating))
+    if not scalar and not isinstance(values, (Sequence, np.ndarray)):
+        raise type_error(name, f"be a length in mm or {count}, in array order", repr(values))
     entries = (values,) * count if scalar else tuple(cast(Sequence[float], values))
     if len(entries) != count:
         raise value_error(name, f"be one length in mm or {count}, in array order", entries)
@@ -108,15 +119,31 @@ def check_spacing(values: Sequence[float] | float, name: str) -> tuple[float, fl
 
 def check_points(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return points (..., 3) as float64."""
-    points = np.asarray(values, dtype=np.float64)
+    try:
+        points = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise type_error(name, "be numbers of shape (..., 3)", repr(values)) from error
     if points.ndim == 0 or points.shape[-1] != 3:
         raise value_error(name, "have shape (..., 3)", points.shape)
+    if not np.isfinite(points).all():
+        raise value_error(name, "hold finite values only", "NaN or infinity")
     return points
+
+
+def replaced(value: T, changes: Mapping[str, object]) -> T:
+    """Return the frozen dataclass `value` with `changes`, naming a field that it does not have."""
+    names = [field.name for field in dataclasses.fields(value)]
+    for name in changes:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            remedy = f"Did you mean {near[0]}?" if near else ""
+            raise type_error("with_", f"name one of {', '.join(names)}", repr(name), remedy)
+    return dataclasses.replace(value, **changes)
 
 
 def check_point(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return one finite point (3,) as float64."""
     point = check_points(values, name)
-    if point.shape != (3,) or not np.isfinite(point).all():
+    if point.shape != (3,):
         raise value_error(name, "be three finite numbers", point.tolist())
     return point

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from operators.checks import all_finite
 from operators.errors import value_error
 
 T = TypeVar("T")
+
+#: Attributes of this prefix are derived from the others and not copied.
+MEMO = "_memo_"
 
 
 class Constant:
@@ -21,8 +24,16 @@ class Constant:
     The last conversion is kept: a mask given in double precision is not converted on every call.
     """
 
-    def __init__(self, value: Tensor) -> None:
-        self.value = value.detach()
+    def __init__(self, value: Tensor, argument: str = "value") -> None:
+        if value.requires_grad:
+            raise value_error(
+                argument,
+                "not require a gradient: operators are differentiated in their argument only",
+                "requires_grad=True",
+                f"Pass {argument}.detach().",
+            )
+        # A copy: what the caller does to his tensor afterwards does not change the operator.
+        self.value = value.clone()
         self._served: Tensor | None = None
 
     def like(self, x: Tensor) -> Tensor:
@@ -34,9 +45,16 @@ class Constant:
             dtype = torch.float32 if single else torch.float64
         if dtype == self.value.dtype:
             return self.value
-        if self._served is None or self._served.dtype != dtype:
-            self._served = self.value.to(dtype)
-        return self._served
+        if self._served is not None and self._served.dtype == dtype:
+            return self._served
+        served = self.value.to(dtype)
+        if not torch.compiler.is_compiling() and not all_finite(served):
+            raise value_error(
+                "dtype", f"hold the operator's constants, as {dtype} does not", x.dtype, "Use float64."
+            )
+        if not torch.is_inference_mode_enabled():  # an inference tensor would be of no use outside
+            self._served = served
+        return served
 
 
 @runtime_checkable
@@ -66,7 +84,7 @@ def moved(owner: T, device: torch.device) -> T:
     """Return a shallow copy of `owner` whose tensors, at any depth, lie on `device`."""
     twin = copy.copy(owner)
     for name, value in vars(owner).items():
-        if isinstance(getattr(type(owner), name, None), cached_property):
+        if name.startswith(MEMO):
             del vars(twin)[name]  # derived from the tensors: made anew where they are now
         else:
             object.__setattr__(twin, name, _moved_value(value, device))

@@ -16,13 +16,6 @@ from torch import Tensor
 from operators.ct_rays import ParallelRays
 from operators.extras import require
 
-#: Declared relative mismatch of forward and adjoint. ASTRA's CPU pair shares its weights; the
-#: bound allows for single-precision sums in another order.
-ADJOINT_ERROR = 1e-5
-
-#: Declared precisions.
-DTYPES = (torch.float32,)
-
 
 def forward(rays: ParallelRays, image: Tensor) -> Tensor:
     """Return line integrals (views, columns, batch) of `image` (nu, nv, batch)."""

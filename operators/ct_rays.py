@@ -58,3 +58,21 @@ class ParallelRays:
             per_step=per_step,
             step_length=np.linalg.norm(walked + per_step[:, None] * other, axis=1),
         )
+
+    @property
+    def data_shape(self) -> tuple[int, int]:
+        """Number of views and of detector columns."""
+        return len(self.base), self.columns
+
+    def meet_the_slice(self) -> bool:
+        """Tell whether any ray passes through any voxel."""
+        width = np.where(self.along_u, self.size[1], self.size[0])
+        steps = np.where(self.along_u, self.size[0], self.size[1])
+        # Positions are linear in column and step: the extremes lie at the corners.
+        corners = [
+            self.base + self.per_column * column + self.per_step * step
+            for column in (0, self.columns - 1)
+            for step in (0 * steps, steps - 1)
+        ]
+        low, high = np.min(corners, axis=0), np.max(corners, axis=0)
+        return bool(((low < width) & (high > -1)).any())

@@ -29,7 +29,7 @@ class Diagonal(LinearOperator):
             raise type_error("weights", "be a torch.Tensor", type(weights).__name__)
         if weights.dtype in (torch.bool, torch.uint8, torch.int32, torch.int64):
             weights = weights.to(torch.float32)
-        check_tensor(weights, "weights")
+        weights = Constant(check_tensor(weights, "weights"), "weights").value
         check_finite(weights, "weights")
         if weights.is_complex() and not space.is_complex:
             raise type_error("weights", "be real on a real space", weights.dtype)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from operators.errors import value_error
+from operators.errors import type_error, value_error
 from operators.linear import LinearOperator
 from operators.space import Space
 from operators.spectrum import Spectrum
@@ -35,6 +35,8 @@ class FiniteDifferences(LinearOperator):
         if domain.grid is None:
             raise value_error("domain", "lie on a Grid, for spacings in mm", domain)
         shape = domain.grid.shape
+        if axes is not None and not isinstance(axes, Sequence):
+            raise type_error("axes", "be a sequence of array axes", repr(axes))
         chosen = tuple(axes) if axes is not None else tuple(a for a in range(3) if shape[a] > 1)
         if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= {0, 1, 2}:
             raise value_error("axes", f"name array axes 0, 1 or 2 of {shape}, each once", chosen)

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from operators.checks import check_number
 from operators.constant import Constant
-from operators.errors import value_error
+from operators.errors import type_error, value_error
 from operators.identity import Identity
 from operators.linear import SVD, LinearOperator
 from operators.space import Space
@@ -49,9 +50,10 @@ class Fourier(LinearOperator):
         self.centred = centred
         first = [n // 2 if centred else 0 for n in sizes]
         self.zero_phase = _per_axis(first if zero_phase is None else zero_phase, len(sizes), "zero_phase")
-        self.signs = tuple(int(s) for s in _per_axis(signs or [1] * len(sizes), len(sizes), "signs"))
-        if not set(self.signs) <= {1, -1}:
-            raise value_error("signs", "be +1 or -1 for each axis", self.signs)
+        turned = _per_axis([1] * len(sizes) if signs is None else signs, len(sizes), "signs")
+        if not set(turned) <= {1.0, -1.0}:
+            raise value_error("signs", "be +1 or -1 for each axis", turned)
+        self.signs = tuple(int(s) for s in turned)
         self.is_unitary = domain.is_complex
         # exp(-2 pi i s (m - M)(n - n0) / N) = before_n exp(-2 pi i s m n / N) after_m
         before, after = [], []
@@ -116,7 +118,9 @@ class Fourier(LinearOperator):
 def _sorted_axes(domain: Space, axes: Sequence[int] | None) -> tuple[int, ...]:
     if axes is None:
         axes = [a for a in range(-min(3, domain.ndim), 0) if domain.shape[a] > 1] or [-1]
-    negative = [a - domain.ndim if a >= 0 else a for a in axes]
+    if not isinstance(axes, Sequence) or not all(isinstance(a, (int, np.integer)) for a in axes):
+        raise type_error("axes", f"be integers that name axes of {domain.shape}", repr(axes))
+    negative = [int(a) - domain.ndim if a >= 0 else int(a) for a in axes]
     inside = all(-domain.ndim <= a < 0 for a in negative)
     if not negative or not inside or len(set(negative)) != len(negative):
         raise value_error("axes", f"name axes of {domain.shape}, each once", tuple(axes))
@@ -126,8 +130,8 @@ def _sorted_axes(domain: Space, axes: Sequence[int] | None) -> tuple[int, ...]:
 
 
 def _per_axis(values: Sequence[float], count: int, name: str) -> tuple[float, ...]:
-    if len(values) != count:
-        raise value_error(name, f"have one entry per transformed axis ({count})", tuple(values))
+    if not isinstance(values, (Sequence, np.ndarray)) or len(values) != count:
+        raise value_error(name, f"have one entry per transformed axis ({count})", repr(values))
     return tuple(check_number(value, f"{name}[{i}]") for i, value in enumerate(values))
 
 

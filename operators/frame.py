@@ -13,8 +13,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from operators.errors import value_error
-from operators.grid import FloatArray
+from operators.checks import check_point, check_points
+from operators.errors import type_error, value_error
+from operators.grid import FloatArray, Grid
 
 
 def _identity() -> FloatArray:
@@ -28,7 +29,10 @@ class DeviceFrame:
     to_world: FloatArray = field(default_factory=_identity)
 
     def __post_init__(self) -> None:
-        matrix = np.array(self.to_world, dtype=np.float64)
+        try:
+            matrix = np.array(self.to_world, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise type_error("to_world", "be a 4x4 matrix of numbers", repr(self.to_world)) from error
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
             raise value_error("to_world", "be a finite 4x4 matrix", matrix.tolist())
         rotation = matrix[:3, :3]
@@ -50,8 +54,9 @@ class DeviceFrame:
     ) -> DeviceFrame:
         """Return the frame whose device axes point along the RAS unit vectors `x`, `y`, `z`."""
         matrix = np.eye(4)
-        matrix[:3, :3] = np.stack([np.asarray(axis, dtype=np.float64) for axis in (x, y, z)], axis=1)
-        matrix[:3, 3] = origin
+        columns = [check_point(axis, name) for axis, name in ((x, "x"), (y, "y"), (z, "z"))]
+        matrix[:3, :3] = np.stack(columns, axis=1)
+        matrix[:3, 3] = check_point(origin, "origin")
         return cls(matrix)
 
     @property
@@ -64,18 +69,31 @@ class DeviceFrame:
 
     def points_to_world(self, points: ArrayLike) -> FloatArray:
         """Map device points (..., 3) to world points (..., 3), both in mm."""
-        return np.asarray(points) @ self.to_world[:3, :3].T + self.to_world[:3, 3]
+        return check_points(points, "points") @ self.to_world[:3, :3].T + self.to_world[:3, 3]
 
     def points_to_device(self, points: ArrayLike) -> FloatArray:
         """Map world points (..., 3) to device points (..., 3), both in mm."""
-        return (np.asarray(points) - self.to_world[:3, 3]) @ self.to_world[:3, :3]
+        return (check_points(points, "points") - self.to_world[:3, 3]) @ self.to_world[:3, :3]
 
     def grid_to_device(self, affine: ArrayLike) -> FloatArray:
         """Return the 4x4 from array index straight to device mm for a grid's affine."""
         return cast(FloatArray, self.from_world @ np.asarray(affine))
+
+    def __reduce__(self) -> tuple[type[DeviceFrame], tuple[object, ...]]:
+        return DeviceFrame, (self.to_world,)  # copies and pickles stay read-only
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DeviceFrame) and np.array_equal(self.to_world, other.to_world)
 
     def __hash__(self) -> int:
         return hash(self.to_world.tobytes())
+
+
+def require_orthogonal(grid: Grid) -> FloatArray:
+    """Return the directions of a grid whose axes are perpendicular; refuse a sheared one."""
+    axes = grid.directions
+    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-6:
+        raise value_error(
+            "grid", "have perpendicular axes", repr(grid), "Resample it, or write the geometry out by hand."
+        )
+    return axes

@@ -36,10 +36,13 @@ from operators.checks import (
     check_spacing,
     check_triple,
 )
-from operators.errors import value_error
+from operators.errors import type_error, value_error
 
 FloatArray = NDArray[np.float64]
 Triple = tuple[int, int, int]
+
+#: What to do with frames where an operator takes one volume.
+FRAMES_ARE_A_BATCH = "Use grid.with_time(None) and pass the frames as a batch axis."
 
 REVERSE_AXES = np.eye(4)[[2, 1, 0, 3]]
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -103,8 +106,8 @@ class Grid:
         centre: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> Grid:
         """Return one axial slice of `shape` (y, x), `spacing` (y, x) in mm and a thickness in mm."""
-        if len(shape) != 2:
-            raise value_error("shape", "have two entries (y, x)", tuple(shape))
+        if not isinstance(shape, Sequence) or len(shape) != 2:
+            raise value_error("shape", "have two entries (y, x)", repr(shape))
         dy, dx = check_lengths(spacing, 2, "spacing")
         depth = check_number(thickness, "thickness", positive=True)
         return cls.from_spacing((1, *shape), (depth, dy, dx), centre=centre)
@@ -117,6 +120,8 @@ class Grid:
 
     def with_time(self, time: TimeAxis | None) -> Grid:
         """Return the same place with another time axis."""
+        if time is not None and not isinstance(time, TimeAxis):
+            raise type_error("time", "be a TimeAxis or None", repr(time))
         return Grid(self.shape, self.affine, time)
 
     # -- what it is ----------------------------------------------------------------------------
@@ -264,7 +269,7 @@ class Grid:
     def slice_at(self, axis: int, index: int) -> Grid:
         """Return the one-voxel-thick grid at `index` along array axis `axis`."""
         (axis,) = _axes((axis,), "axis")
-        if not 0 <= index < self.shape[axis]:
+        if not isinstance(index, (int, np.integer)) or not 0 <= index < self.shape[axis]:
             raise value_error("index", f"lie in 0..{self.shape[axis] - 1} along axis {axis}", index)
         start, stop = [0, 0, 0], list(self.shape)
         start[axis], stop[axis] = index, index + 1
@@ -277,13 +282,20 @@ class Grid:
 
     # -- comparing -----------------------------------------------------------------------------
 
-    def matches(self, other: Grid, *, tolerance: float = 1e-6) -> bool:
-        """Tell whether both grids put every voxel at the same world point within `tolerance` mm."""
+    def matches(self, other: Grid, *, tolerance: float | None = None) -> bool:
+        """Tell whether both grids put every voxel at the same world point.
+
+        Within `tolerance` mm, by default a ten-thousandth of the shortest voxel side.
+        """
         if self.shape != other.shape or self.time != other.time:
             return False
+        tolerance = 1e-4 * min(*self.spacing, *other.spacing) if tolerance is None else tolerance
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1).T
         apart = self.index_to_world(corners) - other.index_to_world(corners)
         return bool(np.abs(apart).max() <= tolerance)
+
+    def __reduce__(self) -> tuple[type[Grid], tuple[object, ...]]:
+        return Grid, (self.shape, self.affine, self.time)  # copies and pickles stay read-only
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Grid):
@@ -327,7 +339,7 @@ def _checked_affine(affine: ArrayLike) -> FloatArray:
 
 
 def _axes(values: Sequence[int], name: str) -> tuple[int, ...]:
-    axes = tuple(values)
-    if len(set(axes)) != len(axes) or not set(axes) <= {0, 1, 2}:
-        raise value_error(name, "name array axes 0, 1 or 2, each at most once", axes)
-    return axes
+    known = isinstance(values, Sequence) and all(value in (0, 1, 2) for value in values)
+    if not known or len(set(values)) != len(values):
+        raise value_error(name, "name array axes 0, 1 or 2, each at most once", repr(values))
+    return tuple(int(value) for value in values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators.checks import check_count, check_number
-from operators.errors import value_error
+from operators.checks import check_count, check_finite, check_number
+from operators.errors import ConvergenceWarning, value_error
 
 Map = Callable[[Tensor], Tensor]
 
@@ -51,18 +52,28 @@ def conjugate_gradient(
     relative = default_tolerance(b.dtype) if tolerance is None else tolerance
     relative = check_number(relative, "tolerance", positive=True)
     limit = check_count(max_iterations, "max_iterations")
+    if b.ndim < 2:
+        raise value_error("b", "have a batch axis in front", tuple(b.shape), "Use b[None].")
+    check_finite(b, "b")
     if start is not None and start.shape != b.shape:
         raise value_error("start", f"have the shape of b, {tuple(b.shape)}", tuple(start.shape))
 
+    # Solved for b of unit size: the squares of very large or small data would leave the precision.
+    size = _largest(b)
+    unit = torch.where(size > 0, size, 1.0)
+    b = b / _column(unit, b)
     scale = _sums(b, b).sqrt()
     goal = relative * scale
-    x = torch.zeros_like(b) if start is None else start.clone()
-    r = b.clone() if start is None else b - apply(x)
+    # Where b = 0 the answer is 0, whatever the start.
+    x = torch.zeros_like(b) if start is None else start / _column(unit, b) * _column(size > 0, b)
+    r = b - apply(x) if start is not None else b.clone()
     count = torch.zeros(b.shape[0], dtype=torch.int64, device=b.device)
     energy = _sums(r, r)
+    _require_finite(energy, 0)
     last_true = torch.full_like(scale, torch.inf)
     stalled = torch.zeros_like(scale, dtype=torch.bool)
     active = energy.sqrt() > goal
+    steepest = torch.zeros_like(scale)
     p = r.clone()
     iteration = 0
     while True:
@@ -70,17 +81,15 @@ def conjugate_gradient(
             iteration += 1
             image = apply(p)
             curvature = _sums(p, image)
-            # A direction of zero curvature lies in the null space: nothing is gained along it.
-            active = active & (curvature > 0)
+            slope = curvature / torch.where(active, _sums(p, p), 1.0)
+            steepest = torch.maximum(steepest, slope)
+            # A direction without curvature lies in the null space: stepping along it would only diverge.
+            active = active & (slope > torch.finfo(scale.dtype).eps * steepest)
             step = torch.where(active, energy / torch.where(active, curvature, 1.0), 0.0)
             x += _column(step, x) * p
             r -= _column(step, r) * image
             fresh = _sums(r, r)
-            if not bool(torch.isfinite(fresh).all()):
-                raise FloatingPointError(
-                    f"conjugate gradients met a NaN or infinity at iteration {iteration}. "
-                    "Rescale the data or the weights, or use float64."
-                )
+            _require_finite(fresh, iteration)
             momentum = torch.where(active, fresh / torch.where(active, energy, 1.0), 0.0)
             p = r + _column(momentum, p) * p
             energy = torch.where(active, fresh, energy)
@@ -99,28 +108,41 @@ def conjugate_gradient(
             break
         p = r.clone()
     residual = torch.where(scale > 0, true / torch.where(scale > 0, scale, 1.0), true)
-    return CGResult(x, count, residual, true <= goal)
+    return CGResult(x * _column(unit, x), count, residual, true <= goal)
 
 
 def largest_eigenvalue(
-    apply: Map, start: Tensor, *, tolerance: float = 1e-4, max_iterations: int = 200
+    apply: Map, start: Tensor, *, tolerance: float = 1e-6, max_iterations: int = 300
 ) -> float:
-    """Return the largest eigenvalue of a self-adjoint G >= 0 by power iteration from `start` (1, ...).
+    """Return the largest eigenvalue of a self-adjoint G >= 0 from powers of G on `start` (1, ...).
 
-    Rayleigh quotients approach it from below; it stops when one step changes them by less than
-    `tolerance` relative.
+    Lanczos: the best estimate from the span of start, G start, G^2 start, ..., where plain power
+    iteration keeps the last power only. It approaches from below and stops when the bound
+    |G u - value u| is below `tolerance` * value.
     """
     v = start / _sums(start, start).sqrt()
-    value = 0.0
+    previous, beta = torch.zeros_like(v), 0.0
+    diagonal: list[float] = []
+    beside: list[float] = []
+    value, bound = 0.0, 0.0
     for _ in range(check_count(max_iterations, "max_iterations")):
-        image = apply(v)
-        previous, value = value, float(_sums(v, image))
-        length = float(_sums(image, image).sqrt())
-        if length == 0:
-            return 0.0
-        v = image / length
-        if abs(value - previous) <= tolerance * abs(value):
-            break
+        w = apply(v) - beta * previous
+        diagonal.append(float(_sums(v, w)))
+        w = w - diagonal[-1] * v
+        beta = float(_sums(w, w).sqrt())
+        tridiagonal = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+        values, vectors = np.linalg.eigh(tridiagonal)
+        value, bound = float(values[-1]), beta * abs(float(vectors[-1, -1]))
+        if bound <= tolerance * value or beta <= np.finfo(float).tiny:
+            return max(value, 0.0)
+        beside.append(beta)
+        previous, v = v, w / beta
+    warnings.warn(
+        f"the largest eigenvalue is {value:.6g} up to a relative {bound / value:.1e} after {max_iterations} "
+        "iterations. Raise `max_iterations` or relax `tolerance`.",
+        ConvergenceWarning,
+        stacklevel=2,
+    )
     return value
 
 
@@ -174,6 +196,19 @@ def _sums(a: Tensor, b: Tensor) -> Tensor:
     if a.is_complex():
         a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
     return (a * b).flatten(1).sum(dim=1)
+
+
+def _largest(a: Tensor) -> Tensor:
+    real = torch.view_as_real(a.resolve_conj()) if a.is_complex() else a
+    return real.flatten(1).abs().amax(dim=1)
+
+
+def _require_finite(energy: Tensor, iteration: int) -> None:
+    if not bool(torch.isfinite(energy).all()):
+        raise FloatingPointError(
+            f"conjugate gradients met a NaN or infinity at iteration {iteration}. "
+            "Rescale the operator, the weights or the start, or use float64."
+        )
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import cmath
 from dataclasses import dataclass
-from functools import cached_property
 from numbers import Number
 from typing import overload
 
 from torch import Tensor
 
-from operators.base import Operator, check_composable
+from operators.base import Operator
 from operators.constant import single_device
 from operators.errors import NoClosedFormError, type_error, value_error
 from operators.solves import NormalSolves
@@ -68,6 +67,7 @@ class LinearOperator(NormalSolves):
 
     def __sub__(self, other: LinearOperator) -> LinearOperator:
         """Return the difference of two operators between the same spaces."""
+        _check_linear(other, "other")
         return Sum(self, Scaled(-1.0, other))
 
     def __rmul__(self, factor: complex) -> LinearOperator:
@@ -80,9 +80,10 @@ class LinearOperator(NormalSolves):
 
     def __truediv__(self, divisor: complex) -> LinearOperator:
         """Return A / divisor."""
-        if divisor == 0:
+        number = _number(divisor, "divisor")
+        if number == 0:
             raise value_error("divisor", "not be zero", divisor)
-        return Scaled(1 / divisor, self)
+        return Scaled(1 / number, self)
 
     def __neg__(self) -> LinearOperator:
         """Return -A."""
@@ -110,7 +111,7 @@ class LinearOperator(NormalSolves):
             )
         return factors
 
-    @cached_property
+    @property
     def has_svd(self) -> bool:
         """Whether svd() has a closed form."""
         return self._svd() is not None
@@ -199,7 +200,7 @@ class Product(LinearOperator):
     """outer inner."""
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
-        check_composable(outer, inner)
+        outer.domain.check_same(inner.codomain, "inner.codomain")
         super().__init__(inner.domain, outer.codomain)
         self.outer = outer
         self.inner = inner
@@ -224,6 +225,8 @@ class Product(LinearOperator):
         return self.inner._apply_adjoint(self.outer._apply_adjoint(y))
 
     def _apply_gram(self, x: Tensor) -> Tensor:
+        if (spectrum := self._gram_spectrum) is not None:
+            return spectrum.apply(x, lambda values: values)
         return self.inner._apply_adjoint(self.outer._apply_gram(self.inner._apply(x)))
 
     def _congruence(self, inner: Spectrum) -> Spectrum | None:
@@ -247,13 +250,9 @@ class Sum(LinearOperator):
     """first + second, between the same spaces."""
 
     def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
-        if not isinstance(second, LinearOperator):
-            raise type_error("second", "be a LinearOperator", type(second).__name__)
-        for mine, theirs in ((first.domain, second.domain), (first.codomain, second.codomain)):
-            if mine.shape != theirs.shape or mine.is_complex != theirs.is_complex:
-                raise value_error("second", f"map between the spaces of the first, {mine}", theirs)
-            if mine.grid is not None and theirs.grid is not None and not mine.grid.matches(theirs.grid):
-                raise value_error("second", f"lie on the grid of the first, {mine.grid!r}", repr(theirs.grid))
+        _check_linear(second, "second")
+        first.domain.check_same(second.domain, "second.domain")
+        first.codomain.check_same(second.codomain, "second.codomain")
         super().__init__(first.domain, first.codomain)
         self.first = first
         self.second = second
@@ -281,11 +280,7 @@ class Scaled(LinearOperator):
     """factor A; a complex factor needs complex values."""
 
     def __init__(self, factor: complex, op: LinearOperator) -> None:
-        if not isinstance(factor, (Number, Tensor)) or (isinstance(factor, Tensor) and factor.numel() != 1):
-            raise type_error("factor", "be one number", type(factor).__name__)
-        number = complex(factor)
-        if not cmath.isfinite(number):
-            raise value_error("factor", "be finite", number)
+        number = _number(factor, "factor")
         if number.imag != 0 and not op.codomain.is_complex:
             raise type_error("factor", "be real for an operator with real values", number)
         super().__init__(op.domain, op.codomain)
@@ -322,3 +317,20 @@ class Scaled(LinearOperator):
         if factors is None or size == 0:
             return None
         return SVD(Scaled(self.factor / size, factors.u), size * factors.s, factors.v)
+
+
+def _check_linear(other: object, argument: str) -> None:
+    if not isinstance(other, LinearOperator):
+        raise type_error(argument, "be a LinearOperator", type(other).__name__)
+
+
+def _number(value: object, argument: str) -> complex:
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.requires_grad:
+        value = value.item()
+    if not isinstance(value, Number):
+        remedy = "Weights that vary: Diagonal(space, weights)."
+        raise type_error(argument, "be one number", repr(value), remedy)
+    number: complex = complex(value)  # type: ignore[call-overload]
+    if not cmath.isfinite(number):
+        raise value_error(argument, "be finite", number)
+    return number

@@ -17,28 +17,29 @@ from operators.base import Operator, checked_finite
 from operators.errors import InexactAdjointError
 from operators.spectrum import Spectrum
 
+Context = torch.autograd.function.FunctionCtx
+
 
 class _Linear(torch.autograd.Function):
-    """A x or A^H y; its derivatives are the operator itself and its adjoint."""
+    """A x or A^H y for flat x, y; its derivatives are the operator itself and its adjoint."""
 
     @staticmethod
     def forward(op: LinearMap, adjoint: bool, x: Tensor) -> Tensor:
-        return op._run_adjoint(x) if adjoint else op._run(x)
+        x = x.resolve_conj().resolve_neg()
+        return owned(op._apply_adjoint(x) if adjoint else op._apply(x), x)
 
     @staticmethod
-    def setup_context(
-        ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], output: Tensor
-    ) -> None:
+    def setup_context(ctx: Context, inputs: tuple[object, ...], output: Tensor) -> None:
         del output
         ctx.op, ctx.adjoint, _ = inputs  # type: ignore[attr-defined]
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, apply_linear(ctx.op, not ctx.adjoint, gradients[0])  # type: ignore[attr-defined]
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, _apply_flat(ctx.op, not ctx.adjoint, gradients[0])  # type: ignore[attr-defined]
 
     @staticmethod
-    def jvp(ctx: torch.autograd.function.FunctionCtx, *tangents: Tensor) -> Tensor:
-        return apply_linear(ctx.op, ctx.adjoint, tangents[2])  # type: ignore[attr-defined]
+    def jvp(ctx: Context, *tangents: Tensor) -> Tensor:
+        return _apply_flat(ctx.op, ctx.adjoint, tangents[2])  # type: ignore[attr-defined]
 
     @staticmethod
     def vmap(
@@ -49,15 +50,32 @@ class _Linear(torch.autograd.Function):
         return apply_linear(op, adjoint, x.movedim(in_dims[2] or 0, 0)), 0
 
 
-def apply_linear(op: LinearMap, adjoint: bool, x: Tensor) -> Tensor:
-    """Return A x or A^H x, differentiably, for an argument already checked."""
+def _apply_flat(op: LinearMap, adjoint: bool, x: Tensor) -> Tensor:
     return _Linear.apply(op, adjoint, x)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def apply_linear(op: LinearMap, adjoint: bool, x: Tensor) -> Tensor:
+    """Return A x or A^H x, differentiably, for a checked argument with any batch axes."""
+    source, target = (op.codomain, op.domain) if adjoint else (op.domain, op.codomain)
+    batch = x.shape[: x.ndim - source.ndim]
+    return _apply_flat(op, adjoint, x.reshape(-1, *source.shape)).reshape(*batch, *target.shape)
+
+
+def owned(values: Tensor, argument: Tensor) -> Tensor:
+    """Return `values` as the caller's own: no view made in here, and not the argument's memory."""
+    if torch.compiler.is_compiling():
+        return values
+    if values.untyped_storage().data_ptr() == argument.untyped_storage().data_ptr():
+        return values.clone()
+    # autograd forbids in-place work on views made inside a Function; `data` is the same memory, no view.
+    return values.data
 
 
 class LinearMap(Operator):
     """A linear operator without its algebra: what products, solves and autograd are built on."""
 
-    #: Declared bound on |<Ax, y> - <x, A^H y>| / (|Ax| |y|); 0 means exact up to rounding.
+    #: Declared bound on |<Ax, y> - <x, A^H y>| / (|Ax| |y|); 0 means exact up to rounding. For a
+    #: composition it says that a part is inexact; it is then no bound.
     adjoint_error: float = 0.0
 
     @property
@@ -65,25 +83,20 @@ class LinearMap(Operator):
         """Whether it is linear over the complex numbers; taking a real part is linear over the reals."""
         return self.domain.is_complex and self.codomain.is_complex
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return A x for `x` of shape (..., *domain.shape)."""
-        self._check(x, self.domain, "x")
-        return apply_linear(self, False, checked_finite(x, "x"))
-
     def adjoint(self, y: Tensor) -> Tensor:
         """Return A^H y for `y` of shape (..., *codomain.shape)."""
         self._check(y, self.codomain, "y")
         return apply_linear(self, True, checked_finite(y, "y"))
 
     def vjp(self, x: Tensor, r: Tensor) -> Tensor:
-        """Return A^H r; the point `x` does not matter to a linear operator."""
-        self._check(x, self.domain, "x")
-        return self.adjoint(r)
+        """Return A^H r; of the point `x` only the batch axes matter."""
+        self._check_pair(x, r, self.codomain, "r")
+        return apply_linear(self, True, checked_finite(r, "r"))
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
-        """Return A v; the point `x` does not matter to a linear operator."""
-        self._check(x, self.domain, "x")
-        return self.forward(v)
+        """Return A v; of the point `x` only the batch axes matter."""
+        self._check_pair(x, v, self.domain, "v")
+        return apply_linear(self, False, checked_finite(v, "v"))
 
     # -- what a subclass writes ----------------------------------------------------------------
 
@@ -107,13 +120,8 @@ class LinearMap(Operator):
 
     # -- plumbing ------------------------------------------------------------------------------
 
-    def _run_adjoint(self, y: Tensor) -> Tensor:
-        batch = y.shape[: y.ndim - self.codomain.ndim]
-        return self._apply_adjoint(y.reshape(-1, *self.codomain.shape)).reshape(*batch, *self.domain.shape)
-
-    def _blank(self) -> Tensor:
-        dtype = torch.complex64 if self.domain.is_complex else torch.float32
-        return torch.empty(0, dtype=dtype, device=self.device)
+    def _nested(self, x: Tensor) -> Tensor:
+        return apply_linear(self, False, x)
 
     def _require_exact_adjoint(self, method: str) -> None:
         if self.adjoint_error > 0:

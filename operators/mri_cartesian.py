@@ -10,23 +10,21 @@ equation gives; the grid's own centre plays no part in it.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from operators.checks import check_point, check_spacing, check_triple
-from operators.errors import value_error
+from operators.checks import check_point, check_spacing, check_triple, replaced
+from operators.errors import type_error, value_error
 from operators.fourier import Fourier
-from operators.frame import DeviceFrame
-from operators.grid import Grid
+from operators.frame import DeviceFrame, require_orthogonal
+from operators.grid import FRAMES_ARE_A_BATCH, Grid
 from operators.space import Space
 
 __all__ = ["CartesianGeometry"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class CartesianGeometry:
     """Matrix size and field of view in mm of an encoded box, both in array order (z, y, x).
 
@@ -35,18 +33,21 @@ class CartesianGeometry:
 
     matrix: tuple[int, int, int]
     field_of_view: tuple[float, float, float]
-    zero_phase: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    zero_phase: tuple[float, float, float] = (0.0, 0.0, 0.0)
     frame: DeviceFrame = field(default_factory=DeviceFrame)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "matrix", check_triple(self.matrix, "matrix"))
         object.__setattr__(self, "field_of_view", check_spacing(self.field_of_view, "field_of_view"))
-        object.__setattr__(self, "zero_phase", check_point(self.zero_phase, "zero_phase"))
+        x, y, z = check_point(self.zero_phase, "zero_phase").tolist()
+        object.__setattr__(self, "zero_phase", (x, y, z))
+        if not isinstance(self.frame, DeviceFrame):
+            raise type_error("frame", "be a DeviceFrame", type(self.frame).__name__)
 
     @classmethod
     def around(cls, grid: Grid) -> CartesianGeometry:
         """Return the encoding of exactly `grid`, zero phase at its FFT centre, index N // 2."""
-        slices, down, across = grid.directions.T
+        slices, down, across = require_orthogonal(grid).T
         if np.linalg.det(np.stack([across, down, slices])) < 0:
             # A left-handed grid is read by a right-handed scanner with one axis reversed.
             slices = -slices
@@ -57,10 +58,12 @@ class CartesianGeometry:
 
     def with_(self, **changes: object) -> CartesianGeometry:
         """Return the same encoding with some values changed."""
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        return replaced(self, changes)
 
     def operator(self, grid: Grid) -> Fourier:
         """Return the transform from complex images on `grid` to k-space (kz, ky, kx)."""
+        if grid.time is not None:
+            raise value_error("grid", "have no time axis", grid, FRAMES_ARE_A_BATCH)
         if grid.shape != self.matrix:
             raise value_error("grid", f"have the encoded matrix {self.matrix}", grid.shape)
         to_device = self.frame.grid_to_device(grid.affine)
@@ -83,11 +86,11 @@ class CartesianGeometry:
                 f"have voxels of field of view / matrix, {tuple(wanted.tolist())} mm",
                 f"{grid.spacing} mm",
             )
-        target = self.zero_phase[::-1]
+        target = np.array(self.zero_phase[::-1])
         index = (target - origin) / lengths
         axes = encoded or [2]
         return Fourier(
-            Space.field(grid.with_time(None), is_complex=True),
+            Space.field(grid, is_complex=True),
             [axis - 3 for axis in axes],
             zero_phase=[float(index[axis]) for axis in axes],
             signs=[int(np.sign(lengths[axis])) for axis in axes],

@@ -26,6 +26,8 @@ class Space:
     grid: Grid | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.shape, Sequence):
+            raise type_error("shape", "be a sequence of integers", repr(self.shape))
         shape = tuple(check_count(n, f"shape[{i}]") for i, n in enumerate(self.shape))
         object.__setattr__(self, "shape", shape)
         if not shape:
@@ -38,6 +40,8 @@ class Space:
     @classmethod
     def field(cls, grid: Grid, *, is_complex: bool = False, components: Sequence[int] = ()) -> Space:
         """Return the space of images on `grid`, with `components` axes before the grid's own."""
+        if not isinstance(grid, Grid):
+            raise type_error("grid", "be a Grid", type(grid).__name__)
         return cls((*components, *grid.array_shape), is_complex, grid)
 
     @property
@@ -49,10 +53,6 @@ class Space:
     def size(self) -> int:
         """Number of entries of one element."""
         return math.prod(self.shape)
-
-    def with_complex(self, is_complex: bool) -> Space:
-        """Return the same space over the real or the complex numbers."""
-        return Space(self.shape, is_complex, self.grid)
 
     def dtype_like(self, x: Tensor) -> torch.dtype:
         """Return the dtype of this space in the precision of `x`."""
@@ -76,6 +76,18 @@ class Space:
             expected = ", ".join(str(n) for n in self.shape)
             raise value_error(
                 argument, f"have shape (..., {expected})", tuple(x.shape), "Leading axes are batch axes."
+            )
+
+    def check_same(self, other: Space, argument: str) -> None:
+        """Raise unless elements of `other` are elements of this space, in the same place."""
+        if other.shape != self.shape or other.is_complex != self.is_complex:
+            raise value_error(argument, f"be {self}", other)
+        if self.grid is not None and other.grid is not None and not self.grid.matches(other.grid):
+            raise value_error(
+                argument,
+                f"lie on the same grid, {self.grid!r}",
+                repr(other.grid),
+                "Resample one of the two: equal shapes in different places would be silently misaligned.",
             )
 
     def inner(self, a: Tensor, b: Tensor) -> Tensor:

@@ -54,9 +54,9 @@ class Spectrum:
         return all(-axis > self.values.ndim or self.values.shape[axis] == 1 for axis in added)
 
     def apply(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return function(G) x for `x` of shape (batch, *domain.shape)."""
-        values = self.values.to(device=x.device, dtype=x.real.dtype if x.is_complex() else x.dtype)
-        factors = function(values)
+        """Return function(G) x for `x` of shape (batch, *domain.shape); `function` works in double."""
+        factors = function(self.values.to(device=x.device, dtype=torch.float64))
+        factors = factors.to(x.real.dtype if x.is_complex() else x.dtype)
         if not self.axes:
             return x * factors
         if x.is_complex():
@@ -73,15 +73,18 @@ class Spectrum:
 
     def solve(self, b: Tensor, c: Tensor) -> Tensor:
         """Return (G + c I)^-1 b."""
-        floor = float(self.values.min()) + float(c.min())
-        if floor <= torch.finfo(b.dtype).eps * float(self.values.max()):
+        shift = c.double()
+        # Fourier values carry rounding of the largest one; entries of a diagonal are what they are.
+        rounding = torch.finfo(torch.float64).eps * float(self.values.max()) if self.axes else 0.0
+        smallest = float(self.values.min()) + float(shift.min())
+        if smallest <= rounding or 1 / smallest > torch.finfo(b.dtype).max:
             raise value_error(
                 "c",
-                "be > 0 here: A^H A is singular",
-                float(c.min()),
-                "Pass c > 0, or use pinv() for the minimum-norm solution.",
+                "be larger here: the smallest eigenvalue of A^H A + c I is zero to rounding",
+                float(shift.min()),
+                "Raise c, or use pinv() for the minimum-norm solution.",
             )
-        return self.apply(b, lambda values: 1 / (values + c))
+        return self.apply(b, lambda values: 1 / (values + shift))
 
     def pseudo_solve(self, b: Tensor, cutoff: float | None) -> Tensor:
         """Return G^+ b; values at or below cutoff^2 times the largest count as zero."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 from operators.constant import single_device
 from operators.errors import type_error, value_error
 from operators.grid import Grid
+from operators.linalg import TraceEstimate
 from operators.linear import LinearOperator
+from operators.solves import Stopping
 from operators.space import Space
 from operators.spectrum import Spectrum
 
@@ -28,13 +31,19 @@ class Parts:
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Return one tensor (..., total) from one tensor (..., *shape) per space."""
         if len(parts) != len(self.spaces):
-            raise value_error("parts", f"be {len(self.spaces)} tensors", len(parts))
+            raise value_error("parts", f"be {len(self.spaces)} tensors, one per operator", len(parts))
         flat = []
         for i, (part, space) in enumerate(zip(parts, self.spaces, strict=True)):
             space.check(part, f"parts[{i}]")
             row = part.reshape(*part.shape[: part.ndim - space.ndim], space.size)
             flat.append(row.to(self.space.dtype_like(row)))
-        batch = np.broadcast_shapes(*[row.shape[:-1] for row in flat])
+        try:
+            batch = np.broadcast_shapes(*[row.shape[:-1] for row in flat])
+        except ValueError as error:
+            shapes = [tuple(part.shape) for part in parts]
+            raise value_error("parts", "have batch axes that broadcast", shapes) from error
+        if len({row.dtype for row in flat}) > 1:
+            raise type_error("parts", "have one precision", [part.dtype for part in parts])
         return torch.cat([row.expand(*batch, row.shape[-1]) for row in flat], dim=-1)
 
     def split(self, joined: Tensor) -> tuple[Tensor, ...]:
@@ -59,10 +68,7 @@ class Stack(LinearOperator):
         self.operators = _checked(operators)
         first = self.operators[0].domain
         for i, op in enumerate(self.operators):
-            other = op.domain
-            same = other.shape == first.shape and other.is_complex == first.is_complex
-            if not same or (first.grid and other.grid and not first.grid.matches(other.grid)):
-                raise value_error(f"operators[{i}]", f"have the domain of the first, {first}", other)
+            first.check_same(op.domain, f"operators[{i}].domain")
         self._parts = Parts([op.codomain for op in self.operators])
         if first.is_complex and not all(op.codomain.is_complex for op in self.operators):
             raise type_error("operators", "all have complex values on a complex domain", self.operators)
@@ -150,15 +156,35 @@ class BlockDiagonal(LinearOperator):
         parts = zip(self.operators, self._arguments.split(x), strict=True)
         return self._arguments.join([op._apply_gram(part) for op, part in parts])
 
-    def _solve_normal(
-        self, b: Tensor, c: Tensor, start: Tensor | None, tolerance: float | None, max_iterations: int
-    ) -> Tensor:
+    def _solve_normal(self, b: Tensor, c: Tensor, start: Tensor | None, stopping: Stopping) -> Tensor:
         starts = [None] * len(self.operators) if start is None else self._arguments.split(start)
         solved = []
         for op, part, guess in zip(self.operators, self._arguments.split(b), starts, strict=True):
             shift = c.reshape(-1, *[1] * op.domain.ndim)
-            solved.append(op._solve_normal(part, shift, guess, tolerance, max_iterations))
+            solved.append(op._solve_normal(part, shift, guess, stopping))
         return self._arguments.join(solved)
+
+    def _pseudo_solve(self, b: Tensor, cutoff: float | None) -> Tensor | None:
+        solved = []
+        for op, part in zip(self.operators, self._arguments.split(b), strict=True):
+            block = op._pseudo_solve(part, cutoff)
+            if block is None:
+                return None
+            solved.append(block)
+        return self._arguments.join(solved)
+
+    def norm(self, *, tolerance: float = 1e-6, max_iterations: int = 300, seed: int = 0) -> float:
+        """Return the largest of the blocks' norms."""
+        norms = [
+            op.norm(tolerance=tolerance, max_iterations=max_iterations, seed=seed) for op in self.operators
+        ]
+        return max(norms)
+
+    def gram_trace(self, *, probes: int = 16, seed: int = 0) -> TraceEstimate:
+        """Return the sum of the blocks' traces."""
+        parts = [op.gram_trace(probes=probes, seed=seed + i) for i, op in enumerate(self.operators)]
+        error = math.hypot(*(part.standard_error for part in parts))
+        return TraceEstimate(sum(part.value for part in parts), error)
 
 
 class SliceWise(LinearOperator):
@@ -169,12 +195,19 @@ class SliceWise(LinearOperator):
     """
 
     def __init__(self, op: LinearOperator, grid: Grid, *, axis: int = 0) -> None:
+        if grid.time is not None or op.grid.time is not None:
+            raise value_error(
+                "grid", "have no time axis", grid, "Pass frames as a batch axis: with_time(None)."
+            )
         cut = grid.slice_at(axis, 0)
-        here = op.grid.affine[:3, :3]
-        if op.grid.shape != cut.shape or not abs(here - cut.affine[:3, :3]).max() <= 1e-6:
+        # The operator's slice may lie anywhere along the slice axis, and nowhere else.
+        offset = grid.world_to_index(op.grid.index_to_world([0, 0, 0]))
+        offset[axis] = 0
+        there = Grid(cut.shape, np.vstack([np.c_[op.grid.affine[:3, :3], cut.affine[:3, 3]], [0, 0, 0, 1]]))
+        if op.grid.shape != cut.shape or not there.matches(cut) or abs(offset).max() > 1e-4:
             raise value_error("op", f"act on one slice of the grid, such as {cut!r}", repr(op.grid))
         components = op.domain.shape[:-3]
-        domain = Space((*components, *grid.shape), op.domain.is_complex, grid.with_time(None))
+        domain = Space((*components, *grid.shape), op.domain.is_complex, grid)
         super().__init__(domain, Space((grid.shape[axis], *op.codomain.shape), op.codomain.is_complex))
         self.op = op
         self.axis = axis - 3
@@ -200,6 +233,9 @@ class SliceWise(LinearOperator):
         # The slice axis has length 1 in the slice's values: they broadcast over the volume as they are.
         return self.op._congruence(inner) if inner.is_scalar else None
 
+    def _dual_congruence(self, inner: Spectrum) -> Spectrum | None:
+        return self.op._dual_congruence(inner) if inner.is_scalar else None
+
     def _slices(self, x: Tensor) -> Tensor:
         return x.movedim(self.axis, 1).unsqueeze(self.axis).reshape(-1, *self.op.domain.shape)
 
@@ -209,6 +245,8 @@ class SliceWise(LinearOperator):
 
 
 def _checked(operators: Sequence[LinearOperator]) -> tuple[LinearOperator, ...]:
+    if not isinstance(operators, Sequence):
+        raise type_error("operators", "be a list of LinearOperators", repr(operators))
     chosen = tuple(operators)
     if not chosen or not all(isinstance(op, LinearOperator) for op in chosen):
         names = [type(op).__name__ for op in chosen]

@@ -13,12 +13,12 @@ import operators
 from operators.base import Operator
 from operators.linear import LinearOperator
 from operators.linear_map import LinearMap
-from operators.solves import NormalInverse, NormalSolves
+from operators.solves import NormalSolves
 from tests.contracts import LinearOperatorContract, OperatorContract
 
 ENGINE_MODULES = {"operators.ct_numba"}  # import numba at the top; hold kernels, no operators
-#: Floors of the class hierarchy, and the inverse behind normal_solve, tested by that contract.
-NOT_FOR_USE = {Operator, LinearMap, NormalSolves, LinearOperator, NormalInverse}
+#: Floors of the class hierarchy.
+NOT_FOR_USE = {Operator, LinearMap, NormalSolves, LinearOperator}
 
 
 def public_operators() -> set[type[Operator]]:

@@ -33,7 +33,7 @@ def direct(geometry: CartesianGeometry, grid: Grid, x: torch.Tensor) -> torch.Te
     position = geometry.frame.points_to_device(grid.index_to_world(index)).reshape(-1, 3)[:, ::-1]
     m = np.stack(np.meshgrid(*[np.arange(n) - n // 2 for n in geometry.matrix], indexing="ij"), axis=-1)
     k = m.reshape(-1, 3) / np.array(geometry.field_of_view)
-    kernel = np.exp(-2j * math.pi * k @ (position - geometry.zero_phase[::-1]).T)
+    kernel = np.exp(-2j * math.pi * k @ (position - np.array(geometry.zero_phase[::-1])).T)
     return torch.from_numpy(kernel @ x.numpy().ravel() / math.sqrt(x.numel())).reshape(geometry.matrix)
 
 
