@@ -48,10 +48,10 @@ class Constant:
         if self._served is not None and self._served.dtype == dtype:
             return self._served
         served = self.value.to(dtype)
-        if not torch.compiler.is_compiling() and not all_finite(served):
-            raise value_error(
-                "dtype", f"hold the operator's constants, as {dtype} does not", x.dtype, "Use float64."
-            )
+        if torch.compiler.is_compiling():
+            return served
+        if not all_finite(served):
+            raise value_error("x", "be in double precision: the operator's weights need it", x.dtype)
         if not torch.is_inference_mode_enabled():  # an inference tensor would be of no use outside
             self._served = served
         return served

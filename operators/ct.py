@@ -94,13 +94,15 @@ class ParallelBeamGeometry:
         is the finer in-plane spacing; the detector covers the in-plane diagonal unless told otherwise.
         """
         if isinstance(views, (int, np.integer)):
-            views = (np.pi * np.arange(check_count(views, "views")) / views).tolist()
+            angles = (np.pi * np.arange(check_count(views, "views")) / int(views)).tolist()
+        else:
+            angles = list(views)
         slices, _, across = require_orthogonal(grid).T
         frame = DeviceFrame.from_axes(across, np.cross(slices, across), slices, origin=grid.centre)
         pitch = min(grid.spacing[1:])
         extent = math.hypot(*(n * s for n, s in zip(grid.shape[1:], grid.spacing[1:], strict=True)))
         return cls(
-            angles=tuple(views),
+            angles=tuple(angles),
             columns=math.ceil(extent / pitch) + 1 if columns is None else columns,
             column_pitch=pitch,
             rows=grid.shape[0],

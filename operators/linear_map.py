@@ -20,8 +20,8 @@ from operators.spectrum import Spectrum
 Context = torch.autograd.function.FunctionCtx
 
 
-class _Linear(torch.autograd.Function):
-    """A x or A^H y for flat x, y; its derivatives are the operator itself and its adjoint."""
+class _Reverse(torch.autograd.Function):
+    """A x or A^H y for flat x, y; its gradient is the adjoint or the operator itself."""
 
     @staticmethod
     def forward(op: LinearMap, adjoint: bool, x: Tensor) -> Tensor:
@@ -37,6 +37,10 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Context, *gradients: Tensor) -> tuple[None, None, Tensor]:
         return None, None, _apply_flat(ctx.op, not ctx.adjoint, gradients[0])  # type: ignore[attr-defined]
 
+
+class _Linear(_Reverse):
+    """The same with forward-mode derivatives and vmap, which torch.compile cannot trace."""
+
     @staticmethod
     def jvp(ctx: Context, *tangents: Tensor) -> Tensor:
         return _apply_flat(ctx.op, ctx.adjoint, tangents[2])  # type: ignore[attr-defined]
@@ -51,7 +55,8 @@ class _Linear(torch.autograd.Function):
 
 
 def _apply_flat(op: LinearMap, adjoint: bool, x: Tensor) -> Tensor:
-    return _Linear.apply(op, adjoint, x)  # type: ignore[no-untyped-call, no-any-return]
+    function = _Reverse if torch.compiler.is_compiling() else _Linear
+    return function.apply(op, adjoint, x)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def apply_linear(op: LinearMap, adjoint: bool, x: Tensor) -> Tensor:

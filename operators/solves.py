@@ -216,7 +216,8 @@ class NormalSolves(LinearMap):
 def _as_shift(c: float | Tensor, b: Tensor) -> Tensor:
     real = b.real.dtype if b.is_complex() else b.dtype
     if not isinstance(c, Tensor):
-        c = torch.tensor(check_number(c, "c", non_negative=True, remedy="Several numbers: pass a tensor."))
+        number = check_number(c, "c", non_negative=True, remedy="Several numbers: pass a tensor.")
+        c = torch.tensor(number, dtype=torch.float64)
     if c.is_complex():
         raise type_error("c", "be real", c.dtype)
     return c.to(device=b.device, dtype=real)

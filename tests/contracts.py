@@ -7,29 +7,43 @@
             return PeriodicBlur(...)
 
 `make` returns a small operator (at most a few hundred voxels: it is compared with its own dense
-matrix) whose constants come in the given real dtype; `cases` lists variants by name, each passed to
-`make_case`. Complex domains are recognised by themselves.
+matrix) whose constants come in the given real dtype. `covers` names its class, which must be the
+class of what `make` returns. Complex domains are recognised by themselves. The solves stand in
+`tests/solve_contract.py`, which `LinearOperatorContract` contains.
 """
 
 from __future__ import annotations
-
-import warnings
 
 import pytest
 import torch
 from torch import Tensor
 
 from operators.base import Operator
-from operators.errors import InexactAdjointError, NoClosedFormError
+from operators.errors import InexactAdjointError
 from operators.linear import LinearOperator
-from tests.oracles import (
-    TOLERANCE,
-    adjoint_mismatch,
-    as_vectors,
-    normal_matrix,
-    random_element,
-    recorded_graph,
-)
+from tests.oracles import TOLERANCE, adjoint_mismatch, random_element, recorded_graph
+from tests.solve_contract import SolveContract
+
+#: What may stand in the graph of a linear operator: itself, its check, batch axes, the leaf.
+UNTRACED = {
+    "_LinearBackward",
+    "_CheckedBackward",
+    "ViewBackward0",
+    "ReshapeAliasBackward0",
+    "UnsafeViewBackward0",
+    "torch::autograd::AccumulateGrad",
+}
+
+
+def close(got: Tensor, expected: Tensor, bound: float) -> bool:
+    """Tell whether two tensors agree to `bound` relative to the largest expected entry."""
+    same_kind = got.shape == expected.shape and got.dtype == expected.dtype
+    return same_kind and bool((got - expected).abs().max() <= bound * expected.abs().max())
+
+
+def spread_out(x: Tensor) -> Tensor:
+    """Return the same values, no two of them neighbours in memory."""
+    return torch.stack([x, torch.full_like(x, 7.0)], dim=-1)[..., 0]
 
 
 class OperatorContract:
@@ -38,6 +52,8 @@ class OperatorContract:
     covers: tuple[type[Operator], ...] = ()
     #: Real precisions the operator declares; checked against the declaration.
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
+    #: Whether torch.compile sees it whole; kernels compiled elsewhere split the graph.
+    traceable = True
 
     def make(self, dtype: torch.dtype) -> Operator:
         """Return a small operator with constants of real dtype `dtype`."""
@@ -46,7 +62,7 @@ class OperatorContract:
     @pytest.fixture(params=[torch.float32, torch.float64], ids=["single", "double"])
     def dtype(self, request: pytest.FixtureRequest) -> torch.dtype:
         if request.param not in self.dtypes:
-            pytest.skip(f"the engine declares {self.dtypes} only")
+            pytest.skip(f"the operator declares {self.dtypes} only")
         return request.param
 
     @pytest.fixture
@@ -59,7 +75,8 @@ class OperatorContract:
 
     def test_covers_what_it_makes(self) -> None:
         made = self.make(self.dtypes[0])
-        assert isinstance(made, self.covers)
+        assert len(self.covers) == 1
+        assert type(made) is self.covers[0] or (self.covers[0] is Operator and isinstance(made, Operator))
         assert made.dtypes == self.dtypes
 
     def test_batch_axes_shape_and_dtype(self, op: Operator, dtype: torch.dtype) -> None:
@@ -72,16 +89,23 @@ class OperatorContract:
 
     def test_batch_independence(self, op: Operator, dtype: torch.dtype) -> None:
         x = random_element(op.domain, 5, dtype=dtype)
-        together = op(x)
-        alone = torch.stack([op(row) for row in x])
-        scale = together.abs().max()
-        assert (together - alone).abs().max() <= TOLERANCE[dtype] * scale
+        assert close(op(x), torch.stack([op(row) for row in x]), TOLERANCE[dtype])
 
-    def test_argument_is_left_alone(self, op: Operator, x: Tensor) -> None:
+    def test_memory_layout_does_not_matter(self, op: Operator, x: Tensor, dtype: torch.dtype) -> None:
+        assert close(op(spread_out(x)), op(x), TOLERANCE[dtype])
+        conjugate = x.conj() if x.is_complex() else torch.complex(x, -x).conj().imag  # a lazy negative
+        assert close(op(conjugate), op(conjugate.clone()), TOLERANCE[dtype])
+
+    def test_argument_and_result_are_apart(self, op: Operator, x: Tensor) -> None:
         before = x.clone()
         y = op(x)
         y.mul_(2)
         assert torch.equal(x, before)
+
+    def test_result_may_be_changed_in_place_under_autograd(self, op: Operator, x: Tensor) -> None:
+        y = op(x.clone().requires_grad_())
+        y += 1
+        y.abs().sum().backward()
 
     def test_wrong_shape_is_named(self, op: Operator, x: Tensor) -> None:
         wrong = torch.cat([x, x], dim=-1)
@@ -89,7 +113,7 @@ class OperatorContract:
             op(wrong)
         assert str(tuple(wrong.shape)) in str(error.value)
         with pytest.raises(ValueError, match="shape"):
-            op(x[0] if x.ndim > 1 else x[:0].sum())
+            op(x[0] if x.ndim > 1 else x.sum())
 
     def test_wrong_kind_of_argument_is_named(self, op: Operator, x: Tensor) -> None:
         with pytest.raises(TypeError, match=r"`x` must be a torch\.Tensor"):
@@ -104,25 +128,30 @@ class OperatorContract:
         for poison in (float("nan"), float("inf")):
             bad = x.clone()
             bad.view(-1)[0] = poison
-            with pytest.raises(ValueError, match="`x` must hold finite values"):
-                op(bad)
+            for attempt in (lambda b=bad: op(b), lambda b=bad: op.jvp(x, b)):
+                with pytest.raises(ValueError, match="`[xv]` must hold finite values"):
+                    attempt()
 
     def test_empty_batch_is_refused(self, op: Operator, x: Tensor) -> None:
         with pytest.raises(ValueError, match="`x` must not be empty"):
             op(x.expand(0, *x.shape))
 
-    def test_wrong_device_is_named(self, op: Operator, x: Tensor) -> None:
+    def test_moving(self, op: Operator, x: Tensor) -> None:
+        assert type(op.to("cpu")) is type(op)
+        assert torch.equal(op.to("cpu")(x), op(x))
+        with pytest.raises(ValueError, match="`device` must be a torch.device or its name"):
+            op.to("nowhere")
         if op.device is None:
-            pytest.skip("owns no tensor: runs on any device")
-        with pytest.raises(ValueError, match="device"):
+            return  # owns no tensor: runs on any device
+        assert op.to("meta").device == torch.device("meta")
+        with pytest.raises(ValueError, match="must be on the operator's device cpu, got meta"):
             op(x.to("meta"))
 
     @pytest.mark.cuda
     def test_cuda_agrees_with_cpu(self, op: Operator, x: Tensor, dtype: torch.dtype) -> None:
         on_gpu = op.to("cuda")(x.cuda())
         assert on_gpu.device.type == "cuda"
-        expected = op(x)
-        assert (on_gpu.cpu() - expected).abs().max() <= 10 * TOLERANCE[dtype] * expected.abs().max()
+        assert close(on_gpu.cpu(), op(x), 10 * TOLERANCE[dtype])
 
     def test_jvp_against_difference_quotient(self, op: Operator) -> None:
         if torch.float64 not in self.dtypes:
@@ -131,8 +160,7 @@ class OperatorContract:
         x, v = random_element(op.domain, 2), random_element(op.domain, 2, seed=3)
         step = 1e-5
         quotient = (op(x + step * v) - op(x - step * v)) / (2 * step)
-        tangent = op.jvp(x, v)
-        assert (tangent - quotient).abs().max() <= 1e-6 * quotient.abs().max()
+        assert close(op.jvp(x, v), quotient, 1e-6)
 
     def test_vjp_is_the_transpose_of_jvp(self, op: Operator, dtype: torch.dtype) -> None:
         x, v = (random_element(op.domain, 2, dtype=dtype, seed=s) for s in (4, 5))
@@ -143,29 +171,44 @@ class OperatorContract:
         bound = max(TOLERANCE[dtype], getattr(op, "adjoint_error", 0.0))
         assert ((forward - backward).abs() <= bound * scale).all()
 
+    def test_pairs_of_different_batches_are_named(self, op: Operator, dtype: torch.dtype) -> None:
+        x = random_element(op.domain, 2, dtype=dtype)
+        with pytest.raises(ValueError, match="`v` must have shape .*, beside x"):
+            op.jvp(x, random_element(op.domain, 3, dtype=dtype))
+        with pytest.raises(ValueError, match="`r` must have shape .*, beside x"):
+            op.vjp(x, random_element(op.codomain, dtype=dtype))
+
     def test_autograd_gives_the_vjp(self, op: Operator, dtype: torch.dtype) -> None:
         x = random_element(op.domain, 2, dtype=dtype).requires_grad_()
         r = random_element(op.codomain, 2, dtype=dtype, seed=7)
         (gradient,) = torch.autograd.grad(op(x), x, r)
-        expected = op.vjp(x.detach(), r)
-        assert (gradient - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
+        assert close(gradient, op.vjp(x.detach(), r), TOLERANCE[dtype])
 
-    def test_vmap_is_a_batch(self, op: Operator, dtype: torch.dtype) -> None:
+    def test_function_transforms(self, op: Operator, dtype: torch.dtype) -> None:
         x = random_element(op.domain, 3, dtype=dtype)
-        mapped = torch.func.vmap(op)(x)
-        assert (mapped - op(x)).abs().max() <= TOLERANCE[dtype] * mapped.abs().max()
+        assert close(torch.func.vmap(op)(x), op(x), TOLERANCE[dtype])
+        moved = torch.func.vmap(op, in_dims=1)(x.movedim(0, 1))
+        assert close(moved, op(x), TOLERANCE[dtype])
+        r = random_element(op.codomain, 3, dtype=dtype, seed=7)
+        rows = torch.func.vmap(lambda a, b: torch.func.vjp(op, a)[1](b)[0])(x, r)
+        assert close(rows, op.vjp(x, r), TOLERANCE[dtype])
 
+    # Dynamo announces that it does not generate code for complex numbers.
+    @pytest.mark.filterwarnings("ignore:.*omplex:UserWarning")
+    # Where a graph is split, Dynamo looks at the gradient of the tensor in between.
+    @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
     def test_compiled_agrees(self, op: Operator, x: Tensor, dtype: torch.dtype) -> None:
         # aot_eager traces forward and backward as the default backend does, without a C++ compiler.
         torch._dynamo.reset()
-        compiled = torch.compile(lambda z: op(2 * z), backend="aot_eager")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # complex graphs are announced as slower
-            expected = op(2 * x)
-            assert (compiled(x) - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
+        compiled = torch.compile(lambda z: op(2 * z), backend="aot_eager", fullgraph=self.traceable)
+        assert close(compiled(x), op(2 * x), TOLERANCE[dtype])
+        x.requires_grad_()
+        (expected,) = torch.autograd.grad(op(2 * x).abs().sum(), x)
+        (gradient,) = torch.autograd.grad(compiled(x).abs().sum(), x)
+        assert close(gradient, expected, TOLERANCE[dtype])
 
 
-class LinearOperatorContract(OperatorContract):
+class LinearOperatorContract(SolveContract, OperatorContract):
     """What holds for every linear operator."""
 
     def make(self, dtype: torch.dtype) -> LinearOperator:
@@ -177,19 +220,45 @@ class LinearOperatorContract(OperatorContract):
         bound = max(TOLERANCE[dtype], op.adjoint_error)
         assert adjoint_mismatch(op, dtype, pair) <= bound
 
+    def test_adjoint_shape_dtype_batches_and_memory(self, op: LinearOperator, dtype: torch.dtype) -> None:
+        y = random_element(op.codomain, 5, dtype=dtype)
+        before = y.clone()
+        back = op.adjoint(y)
+        assert back.shape == (5, *op.domain.shape)
+        assert back.dtype == op.domain.dtype_like(y)
+        assert close(back, torch.stack([op.adjoint(row) for row in y]), TOLERANCE[dtype])
+        assert close(op.adjoint(spread_out(y)), back, TOLERANCE[dtype])
+        op.adjoint(y).mul_(2)
+        assert torch.equal(y, before)
+
+    def test_bad_arguments_of_the_adjoint_are_named(self, op: LinearOperator, dtype: torch.dtype) -> None:
+        y = random_element(op.codomain, dtype=dtype)
+        with pytest.raises(ValueError, match=r"`y` must have shape \(\.\.\., "):
+            op.adjoint(torch.cat([y, y], dim=-1))
+        with pytest.raises(TypeError, match=r"`y` must be a torch\.Tensor"):
+            op.adjoint(y.numpy())  # type: ignore[arg-type]
+        bad = y.clone()
+        bad.view(-1)[-1] = float("nan")
+        with pytest.raises(ValueError, match="`y` must hold finite values"):
+            op.adjoint(bad)
+        with pytest.raises(ValueError, match="`y` must not be empty"):
+            op.adjoint(y.expand(0, *y.shape))
+
     def test_linearity(self, op: LinearOperator, dtype: torch.dtype) -> None:
         x, z = random_element(op.domain, dtype=dtype), random_element(op.domain, dtype=dtype, seed=8)
         a, b = (2.0 - 1.0j, 0.5j) if op.over_complex else (2.0, -0.5)
-        left, right = op(a * x + b * z), a * op(x) + b * op(z)
-        assert (left - right).abs().max() <= 10 * TOLERANCE[dtype] * right.abs().max()
+        assert close(op(a * x + b * z), a * op(x) + b * op(z), 10 * TOLERANCE[dtype])
         assert not op(torch.zeros_like(x)).any()
+        if op.domain.is_complex and op.codomain.is_complex:
+            turned = op(1j * x)
+            assert close(turned, 1j * op(x), 10 * TOLERANCE[dtype]) == op.over_complex
 
     def test_gradient_is_the_adjoint_without_a_graph(self, op: LinearOperator, dtype: torch.dtype) -> None:
         x = random_element(op.domain, 2, dtype=dtype).requires_grad_()
         y = op(x)
         r = random_element(op.codomain, 2, dtype=dtype, seed=9)
-        nodes = list(recorded_graph(y))
-        assert len(nodes) <= 4, f"a linear operator keeps no traced graph, found {nodes}"
+        nodes = set(recorded_graph(y))
+        assert nodes <= UNTRACED, f"a linear operator keeps no traced graph, found {nodes - UNTRACED}"
         (gradient,) = torch.autograd.grad(y, x, r)
         assert torch.equal(gradient, op.adjoint(r))
         back = random_element(op.codomain, 2, dtype=dtype, seed=10).requires_grad_()
@@ -204,106 +273,22 @@ class LinearOperatorContract(OperatorContract):
         assert torch.equal(op.vjp(x, op(v)), op.adjoint(op(v)))
 
     def test_adjoint_as_operator(self, op: LinearOperator, dtype: torch.dtype) -> None:
-        y = random_element(op.codomain, 2, dtype=dtype)
-        expected = op.adjoint(y)
+        x, y = random_element(op.domain, 2, dtype=dtype), random_element(op.codomain, 2, dtype=dtype)
         assert op.H.domain.shape == op.codomain.shape
-        assert (op.H(y) - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
-        x = random_element(op.domain, 2, dtype=dtype)
-        assert (op.H.adjoint(x) - op(x)).abs().max() <= TOLERANCE[dtype] * op(x).abs().max()
-        assert (op.H.H(x) - op(x)).abs().max() <= TOLERANCE[dtype] * op(x).abs().max()
+        assert op.H.codomain == op.domain
+        assert close(op.H(y), op.adjoint(y), TOLERANCE[dtype])
+        assert close(op.H.adjoint(x), op(x), TOLERANCE[dtype])
+        assert close(op.H.H(x), op(x), TOLERANCE[dtype])
 
     def test_normal_operator(self, op: LinearOperator, dtype: torch.dtype) -> None:
         if op.adjoint_error > 0:
             with pytest.raises(InexactAdjointError, match="adjoint error"):
                 _ = op.gram
             return
-        x = random_element(op.domain, 2, dtype=dtype)
+        x = random_element(op.domain, 5, dtype=dtype)
+        before = x.clone()
         expected = op.adjoint(op(x))
-        assert (op.gram(x) - expected).abs().max() <= 10 * TOLERANCE[dtype] * expected.abs().max()
-        assert (op.gram.adjoint(x) - op.gram(x)).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
-
-    def test_normal_solve_against_dense(self, op: LinearOperator, dtype: torch.dtype) -> None:
-        b = random_element(op.domain, 3, dtype=dtype)
-        if op.adjoint_error > 0:
-            with pytest.raises(InexactAdjointError, match="adjoint error"):
-                op.normal_solve(b, 1.0)
-            return
-        normal = normal_matrix(op)
-        size = torch.linalg.matrix_norm(normal, 2).item()
-        shifts = torch.tensor([0.02, 0.1, 2.0], dtype=torch.float64) * size
-        solved = op.normal_solve(b, shifts)
-        eye = torch.eye(len(normal), dtype=normal.dtype)
-        for row, c, got in zip(as_vectors(op, b), shifts, as_vectors(op, solved), strict=True):
-            expected = torch.linalg.solve(normal + c * eye, row)
-            error = (got - expected).norm() / expected.norm()
-            assert error <= (1e-4 if dtype == torch.float32 else 1e-8)
-        again = op.normal_solve(b, shifts, start=solved)
-        assert (again - solved).abs().max() <= (1e-4 if dtype == torch.float32 else 1e-8) * solved.abs().max()
-
-    def test_measurement_solve_against_dense(self, op: LinearOperator, dtype: torch.dtype) -> None:
-        r = random_element(op.codomain, 2, dtype=dtype)
-        if op.adjoint_error > 0:
-            with pytest.raises(InexactAdjointError, match="adjoint error"):
-                op.measurement_solve(r, 1.0)
-            return
-        reference = op
-        normal = normal_matrix(reference.H)
-        c = 0.05 * torch.linalg.matrix_norm(normal, 2).item()
-        solved = op.measurement_solve(r, c)
-        image = reference(reference.adjoint(solved.to(torch.promote_types(solved.dtype, torch.float64))))
-        residual = image + c * solved - r
-        bound = 1e-4 if dtype == torch.float32 else 1e-8
-        assert (op.codomain.norm(residual) <= bound * op.codomain.norm(r)).all()
-
-    def test_normal_solve_is_differentiable(self, op: LinearOperator) -> None:
-        if op.adjoint_error > 0 or torch.float64 not in self.dtypes:
-            pytest.skip("needs an exact adjoint in double precision")
-        op = self.make(torch.float64)
-        b = random_element(op.domain, 1).requires_grad_()
-        r = random_element(op.domain, 1, seed=13)
-        (gradient,) = torch.autograd.grad(op.normal_solve(b, 1.0), b, r)
-        expected = op.normal_solve(r, 1.0)  # the inverse is self-adjoint
-        assert (gradient - expected).abs().max() <= 1e-8 * expected.abs().max()
-
-    def test_norm_and_trace_against_dense(self, op: LinearOperator) -> None:
-        if op.adjoint_error > 0 or torch.float64 not in self.dtypes:
-            pytest.skip("needs an exact adjoint in double precision")
-        normal = normal_matrix(op)
-        largest = torch.linalg.eigvalsh(normal).max().item() ** 0.5
-        assert op.norm(tolerance=1e-7, max_iterations=2000) == pytest.approx(largest, rel=1e-3)
-        estimate = op.gram_trace(probes=64)
-        exact = normal.diagonal().real.sum().item()
-        slack = 5 * estimate.standard_error + 1e-5 * exact
-        assert abs(estimate.value - exact) <= slack
-        assert estimate.standard_error <= 0.2 * exact
-
-    def test_pinv_against_dense_or_refused(self, op: LinearOperator, dtype: torch.dtype) -> None:
-        y = random_element(op.codomain, 2, dtype=dtype)
-        try:
-            got = op.pinv(y, cutoff=1e-3)
-        except NoClosedFormError as error:
-            assert "normal_solve" in str(error)
-            return
-        normal = normal_matrix(op)
-        back = as_vectors(op, op.adjoint(y))
-        expected = (torch.linalg.pinv(normal, rtol=1e-6, hermitian=True) @ back.T).T
-        error = (as_vectors(op, got) - expected).norm() / expected.norm()
-        assert error <= (1e-3 if dtype == torch.float32 else 1e-8)
-
-    def test_svd_or_refused(self, op: LinearOperator, dtype: torch.dtype) -> None:
-        if not op.has_svd:
-            with pytest.raises(NoClosedFormError, match="singular value"):
-                op.svd()
-            return
-        factors = op.svd()
-        x = random_element(op.domain, 2, dtype=dtype)
-        coefficients = factors.v.H(x)
-        assert coefficients.shape[1:] == factors.s.shape
-        assert (factors.s >= 0).all()
-        rebuilt = factors.u(coefficients * factors.s.to(x.real.dtype if x.is_complex() else x.dtype))
-        assert (rebuilt - op(x)).abs().max() <= 10 * TOLERANCE[dtype] * op(x).abs().max()
-        assert (factors.v(coefficients) - x).abs().max() <= 10 * TOLERANCE[dtype] * x.abs().max()
-
-    def test_moving_keeps_the_operator(self, op: LinearOperator, x: Tensor) -> None:
-        assert type(op.to("cpu")) is type(op)
-        assert torch.equal(op.to("cpu")(x), op(x))
+        assert close(op.gram(x), expected, 10 * TOLERANCE[dtype])
+        assert close(op.gram.adjoint(x), expected, 10 * TOLERANCE[dtype])
+        op.gram(x).mul_(2)
+        assert torch.equal(x, before)

@@ -38,6 +38,7 @@ def oblique_scan() -> tuple[Grid, ParallelBeamGeometry]:
 
 class EngineContract(LinearOperatorContract):
     covers = (ParallelBeamCT,)
+    traceable = False
     engine: str
 
     def make(self, dtype: torch.dtype) -> ParallelBeamCT:

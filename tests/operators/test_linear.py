@@ -194,8 +194,8 @@ def test_an_unfinished_solve_says_so() -> None:
     [
         (-1.0, ValueError, r"`c` must be a finite number >= 0, got -1\.0"),
         (math.nan, ValueError, "`c` must be a finite number >= 0, got nan"),
-        (torch.tensor([0.1, -0.1]), ValueError, "`c` must be real, finite and >= 0"),
-        (torch.tensor([0.1, 0.1, 0.1]), ValueError, r"`c` must be one number or one per batch element \(2\)"),
+        (torch.tensor([0.1, -0.1]), ValueError, "`c` must be a finite number >= 0, got -0.1"),
+        (torch.tensor([0.1, 0.1, 0.1]), ValueError, r"`c` must broadcast to \(2,\), got \(3,\)"),
         ("1", TypeError, "`c` must be a finite number >= 0, got '1'"),
     ],
 )
@@ -207,8 +207,8 @@ def test_bad_shifts(c: float, error: type[Exception], message: str) -> None:
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
-        (lambda: Identity(REAL) @ Identity(COMPLEX), ValueError, "`inner` must map into"),
-        (lambda: Identity(REAL) + Identity(COMPLEX), ValueError, "`second` must map between the spaces"),
+        (lambda: Identity(REAL) @ Identity(COMPLEX), ValueError, "`inner.codomain` must be Space"),
+        (lambda: Identity(REAL) + Identity(COMPLEX), ValueError, "`second.domain` must be Space"),
         (lambda: Identity(REAL) @ torch.ones(3), TypeError, r"`other` must be an Operator.*A\(x\)"),
         (lambda: 1j * Identity(REAL), TypeError, "`factor` must be real"),
         (lambda: math.nan * Identity(REAL), ValueError, "`factor` must be finite"),
@@ -225,7 +225,7 @@ def test_equal_shapes_in_different_places_do_not_compose() -> None:
     elsewhere = Space.field(Grid.from_spacing(GRID.shape, GRID.spacing, centre=(0, 0, 5)))
     with pytest.raises(ValueError, match="silently misaligned"):
         _ = Identity(REAL) @ Identity(elsewhere)
-    with pytest.raises(ValueError, match="`second` must lie on the grid of the first"):
+    with pytest.raises(ValueError, match="`second.domain` must lie on the same grid"):
         _ = Identity(REAL) + Identity(elsewhere)
 
 
