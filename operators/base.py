@@ -65,8 +65,8 @@ class Operator(ABC):
     dtypes: tuple[torch.dtype, ...] = REAL_DTYPES
 
     def __init__(self, domain: Space, codomain: Space) -> None:
-        self._domain = domain
-        self._codomain = codomain
+        self._domain = Space.require(domain, "domain")
+        self._codomain = Space.require(codomain, "codomain")
 
     @property
     def domain(self) -> Space:

@@ -29,7 +29,8 @@ class PeriodicBlur(LinearOperator):
 
     def __init__(self, domain: Space, psf: Tensor) -> None:
         super().__init__(domain, domain)
-        psf = Constant(check_tensor(psf, "psf"), "psf").value
+        check_tensor(psf, "psf")
+        psf = Constant(psf, "psf").value
         check_finite(psf, "psf")
         if psf.is_complex():
             raise type_error("psf", "be real", psf.dtype)
@@ -49,15 +50,14 @@ class PeriodicBlur(LinearOperator):
         cls, domain: Space, fwhm: Sequence[float] | float, *, device: torch.device | str = "cpu"
     ) -> PeriodicBlur:
         """Return the blur by a Gaussian of full width at half maximum `fwhm` in mm, (z, y, x)."""
-        if domain.grid is None:
+        grid = Space.require(domain, "domain").grid
+        if grid is None:
             raise value_error("domain", "lie on a Grid, for lengths in mm", domain)
         widths = list(fwhm) if isinstance(fwhm, Sequence) else [fwhm] * 3
         if len(widths) != 3:
             raise value_error("fwhm", "be one width in mm or three (z, y, x)", tuple(widths))
         psf = torch.ones((1, 1, 1), dtype=torch.float64, device=device)
-        for axis, (width, n, step) in enumerate(
-            zip(widths, domain.grid.shape, domain.grid.spacing, strict=True)
-        ):
+        for axis, (width, n, step) in enumerate(zip(widths, grid.shape, grid.spacing, strict=True)):
             width = check_number(width, f"fwhm[{axis}]", non_negative=True)
             sigma = width / (2 * math.sqrt(2 * math.log(2)))
             distance = (torch.arange(n, dtype=torch.float64, device=device) - n // 2) * step

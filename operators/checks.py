@@ -64,6 +64,8 @@ def check_tensor(value: object, argument: str) -> torch.Tensor:
             value.dtype,
             f"Convert it: {argument}.to(torch.float32).",
         )
+    if value.layout != torch.strided or value.is_nested:
+        raise type_error(argument, "be a dense tensor", value.layout, f"Convert it: {argument}.to_dense().")
     if value.numel() == 0:
         raise value_error(argument, "not be empty", f"shape {tuple(value.shape)}")
     return value
@@ -71,6 +73,8 @@ def check_tensor(value: object, argument: str) -> torch.Tensor:
 
 def check_finite(value: torch.Tensor, argument: str) -> None:
     """Raise if any entry is NaN or infinite."""
+    if value.device.type == "meta":
+        raise value_error(argument, "hold values", "a meta tensor, which has a shape only")
     if not all_finite(value):
         bad = int((~torch.isfinite(value)).sum())
         raise value_error(
@@ -128,6 +132,14 @@ def check_points(values: ArrayLike, name: str) -> NDArray[np.float64]:
     if not np.isfinite(points).all():
         raise value_error(name, "hold finite values only", "NaN or infinity")
     return points
+
+
+def check_axes(values: Sequence[int], name: str) -> tuple[int, ...]:
+    """Return array axes out of 0, 1, 2, each named at most once."""
+    known = isinstance(values, Sequence) and all(value in (0, 1, 2) for value in values)
+    if not known or len(set(values)) != len(values):
+        raise value_error(name, "name array axes 0, 1 or 2, each at most once", repr(values))
+    return tuple(int(value) for value in values)
 
 
 def replaced(value: T, changes: Mapping[str, object]) -> T:

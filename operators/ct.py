@@ -95,9 +95,11 @@ class ParallelBeamGeometry:
         """
         if isinstance(views, (int, np.integer)):
             angles = (np.pi * np.arange(check_count(views, "views")) / int(views)).tolist()
-        else:
+        elif isinstance(views, (Sequence, np.ndarray)):
             angles = list(views)
-        slices, _, across = require_orthogonal(grid).T
+        else:
+            raise type_error("views", "be a number of views or a list of angles in rad", repr(views))
+        slices, _, across = require_orthogonal(Grid.require(grid)).T
         frame = DeviceFrame.from_axes(across, np.cross(slices, across), slices, origin=grid.centre)
         pitch = min(grid.spacing[1:])
         extent = math.hypot(*(n * s for n, s in zip(grid.shape[1:], grid.spacing[1:], strict=True)))
@@ -145,7 +147,7 @@ class ParallelBeamCT(LinearOperator):
     """
 
     def __init__(self, grid: Grid, geometry: ParallelBeamGeometry, *, engine: str = "auto") -> None:
-        if grid.time is not None:
+        if Grid.require(grid).time is not None:
             raise value_error("grid", "have no time axis", grid, FRAMES_ARE_A_BATCH)
         shape = (len(geometry.angles), geometry.rows, geometry.columns)
         super().__init__(Space.field(grid), Space(shape))
@@ -159,6 +161,12 @@ class ParallelBeamCT(LinearOperator):
                 require(chosen.package, feature=f"The {engine} projection engine", extra="ct")
         self.geometry = geometry
         self._slice_axis, self._rows, self.rays = _lay_out(grid, geometry)
+
+    def engine_for(self, device: torch.device | str) -> str:
+        """Return the engine that runs on `device`, where `engine` leaves the choice open."""
+        if self.engine != "auto":
+            return self.engine
+        return "numba" if torch.device(device).type == "cpu" and _numba_is_here() else "torch"
 
     def _apply(self, x: Tensor) -> Tensor:
         image = x.movedim(self._slice_axis - 3, 1).permute(2, 3, 0, 1)
@@ -180,9 +188,7 @@ class ParallelBeamCT(LinearOperator):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _run_engine(self, way: Literal["forward", "adjoint"], flat: Tensor) -> Tensor:
-        name = self.engine
-        if name == "auto":
-            name = "numba" if flat.device.type == "cpu" and _numba_is_here() else "torch"
+        name = self.engine_for(flat.device)
         engine = ENGINES[name]
         if engine.cpu_only and flat.device.type != "cpu":
             raise value_error("x", f"be on the CPU for the {name} engine", flat.device, "Use engine='auto'.")

@@ -29,7 +29,8 @@ class Diagonal(LinearOperator):
             raise type_error("weights", "be a torch.Tensor", type(weights).__name__)
         if weights.dtype in (torch.bool, torch.uint8, torch.int32, torch.int64):
             weights = weights.to(torch.float32)
-        weights = Constant(check_tensor(weights, "weights"), "weights").value
+        check_tensor(weights, "weights")
+        self.weights = Constant(weights, "weights")
         check_finite(weights, "weights")
         if weights.is_complex() and not space.is_complex:
             raise type_error("weights", "be real on a real space", weights.dtype)
@@ -38,7 +39,6 @@ class Diagonal(LinearOperator):
             w not in (1, n) for w, n in zip(weights.shape, tail, strict=True)
         ):
             raise value_error("weights", f"broadcast to {space.shape}", tuple(weights.shape))
-        self.weights = Constant(weights)
         self.is_unitary = bool((weights.abs() == 1).all())
 
     @property

@@ -32,9 +32,10 @@ class FiniteDifferences(LinearOperator):
         *,
         boundary: Literal["replicate", "periodic"] = "replicate",
     ) -> None:
-        if domain.grid is None:
+        grid = Space.require(domain, "domain").grid
+        if grid is None:
             raise value_error("domain", "lie on a Grid, for spacings in mm", domain)
-        shape = domain.grid.shape
+        shape = grid.shape
         if axes is not None and not isinstance(axes, Sequence):
             raise type_error("axes", "be a sequence of array axes", repr(axes))
         chosen = tuple(axes) if axes is not None else tuple(a for a in range(3) if shape[a] > 1)
@@ -44,7 +45,7 @@ class FiniteDifferences(LinearOperator):
             raise value_error("boundary", "be 'replicate' or 'periodic'", repr(boundary))
         super().__init__(domain, Space((len(chosen), *domain.shape), domain.is_complex, domain.grid))
         self.axes = tuple(a - 3 for a in chosen)
-        self.spacing = tuple(domain.grid.spacing[a] for a in chosen)
+        self.spacing = tuple(grid.spacing[a] for a in chosen)
         self.boundary = boundary
 
     def _apply(self, x: Tensor) -> Tensor:

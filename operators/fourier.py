@@ -44,7 +44,7 @@ class Fourier(LinearOperator):
         signs: Sequence[int] | None = None,
         centred: bool = True,
     ) -> None:
-        super().__init__(domain, Space(domain.shape, is_complex=True))
+        super().__init__(domain, Space(Space.require(domain, "domain").shape, is_complex=True))
         self.axes = _sorted_axes(domain, axes)
         sizes = [domain.shape[axis] for axis in self.axes]
         self.centred = centred

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from operators.checks import (
+    check_axes,
     check_count,
     check_lengths,
     check_number,
@@ -117,6 +118,13 @@ class Grid:
         """Return the grid of a NIfTI image of `shape` (x, y, z) and RAS mm `affine`."""
         x, y, z = check_triple(shape, "shape")
         return cls((z, y, x), _checked_affine(affine) @ REVERSE_AXES)
+
+    @staticmethod
+    def require(value: object, argument: str = "grid") -> Grid:
+        """Return `value` if it is a Grid."""
+        if not isinstance(value, Grid):
+            raise type_error(argument, "be a Grid", type(value).__name__)
+        return value
 
     def with_time(self, time: TimeAxis | None) -> Grid:
         """Return the same place with another time axis."""
@@ -216,14 +224,14 @@ class Grid:
     def flip(self, *axes: int) -> Grid:
         """Return the same voxels with the array axes `axes` running the other way."""
         step = np.eye(4)
-        for axis in _axes(axes, "axes"):
+        for axis in check_axes(axes, "axes"):
             step[axis, axis] = -1
             step[axis, 3] = self.shape[axis] - 1
         return Grid(self.shape, self.affine @ step, self.time)
 
     def permute(self, order: Sequence[int]) -> Grid:
         """Return the same voxels with array axis `order[i]` as new axis i."""
-        axes = _axes(order, "order")
+        axes = check_axes(order, "order")
         if len(axes) != 3:
             raise value_error("order", "name each of the axes 0, 1, 2 once", tuple(order))
         shape = tuple(self.shape[axis] for axis in axes)
@@ -268,7 +276,7 @@ class Grid:
 
     def slice_at(self, axis: int, index: int) -> Grid:
         """Return the one-voxel-thick grid at `index` along array axis `axis`."""
-        (axis,) = _axes((axis,), "axis")
+        (axis,) = check_axes((axis,), "axis")
         if not isinstance(index, (int, np.integer)) or not 0 <= index < self.shape[axis]:
             raise value_error("index", f"lie in 0..{self.shape[axis] - 1} along axis {axis}", index)
         start, stop = [0, 0, 0], list(self.shape)
@@ -287,6 +295,7 @@ class Grid:
 
         Within `tolerance` mm, by default a ten-thousandth of the shortest voxel side.
         """
+        Grid.require(other, "other")
         if self.shape != other.shape or self.time != other.time:
             return False
         tolerance = 1e-4 * min(*self.spacing, *other.spacing) if tolerance is None else tolerance
@@ -336,10 +345,3 @@ def _checked_affine(affine: ArrayLike) -> FloatArray:
     matrix += 0.0  # -0.0 becomes 0.0, so that equal grids hash alike
     matrix.setflags(write=False)
     return matrix
-
-
-def _axes(values: Sequence[int], name: str) -> tuple[int, ...]:
-    known = isinstance(values, Sequence) and all(value in (0, 1, 2) for value in values)
-    if not known or len(set(values)) != len(values):
-        raise value_error(name, "name array axes 0, 1 or 2, each at most once", repr(values))
-    return tuple(int(value) for value in values)

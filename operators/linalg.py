@@ -188,6 +188,7 @@ def normals(shape: tuple[int, ...], *, seed: int, index: int, like: Tensor) -> T
 
 
 def _stream(seed: int, index: int) -> np.random.Generator:
+    check_count(seed, "seed", minimum=0)
     return np.random.Generator(np.random.Philox(key=[seed, index]))
 
 

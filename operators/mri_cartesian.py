@@ -47,7 +47,7 @@ class CartesianGeometry:
     @classmethod
     def around(cls, grid: Grid) -> CartesianGeometry:
         """Return the encoding of exactly `grid`, zero phase at its FFT centre, index N // 2."""
-        slices, down, across = require_orthogonal(grid).T
+        slices, down, across = require_orthogonal(Grid.require(grid)).T
         if np.linalg.det(np.stack([across, down, slices])) < 0:
             # A left-handed grid is read by a right-handed scanner with one axis reversed.
             slices = -slices
@@ -62,7 +62,7 @@ class CartesianGeometry:
 
     def operator(self, grid: Grid) -> Fourier:
         """Return the transform from complex images on `grid` to k-space (kz, ky, kx)."""
-        if grid.time is not None:
+        if Grid.require(grid).time is not None:
             raise value_error("grid", "have no time axis", grid, FRAMES_ARE_A_BATCH)
         if grid.shape != self.matrix:
             raise value_error("grid", f"have the encoded matrix {self.matrix}", grid.shape)

@@ -40,9 +40,19 @@ class Space:
     @classmethod
     def field(cls, grid: Grid, *, is_complex: bool = False, components: Sequence[int] = ()) -> Space:
         """Return the space of images on `grid`, with `components` axes before the grid's own."""
-        if not isinstance(grid, Grid):
-            raise type_error("grid", "be a Grid", type(grid).__name__)
+        if not isinstance(components, Sequence):
+            raise type_error("components", "be a sequence of integers", repr(components))
+        Grid.require(grid)
         return cls((*components, *grid.array_shape), is_complex, grid)
+
+    @staticmethod
+    def require(value: object, argument: str) -> Space:
+        """Return `value` if it is a Space."""
+        if not isinstance(value, Space):
+            raise type_error(
+                argument, "be a Space", type(value).__name__, "Images on a grid: Space.field(grid)."
+            )
+        return value
 
     @property
     def ndim(self) -> int:

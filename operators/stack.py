@@ -30,8 +30,8 @@ class Parts:
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Return one tensor (..., total) from one tensor (..., *shape) per space."""
-        if len(parts) != len(self.spaces):
-            raise value_error("parts", f"be {len(self.spaces)} tensors, one per operator", len(parts))
+        if not isinstance(parts, Sequence) or len(parts) != len(self.spaces):
+            raise value_error("parts", f"be {len(self.spaces)} tensors, one per operator", repr(parts)[:80])
         flat = []
         for i, (part, space) in enumerate(zip(parts, self.spaces, strict=True)):
             space.check(part, f"parts[{i}]")
@@ -195,7 +195,9 @@ class SliceWise(LinearOperator):
     """
 
     def __init__(self, op: LinearOperator, grid: Grid, *, axis: int = 0) -> None:
-        if grid.time is not None or op.grid.time is not None:
+        if not isinstance(op, LinearOperator):
+            raise type_error("op", "be a LinearOperator", type(op).__name__)
+        if Grid.require(grid).time is not None or op.grid.time is not None:
             raise value_error(
                 "grid", "have no time axis", grid, "Pass frames as a batch axis: with_time(None)."
             )

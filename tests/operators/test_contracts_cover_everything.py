@@ -10,58 +10,69 @@ from pathlib import Path
 import pytest
 
 import operators
+import workbench
 from operators.base import Operator
 from operators.linear import LinearOperator
 from operators.linear_map import LinearMap
 from operators.solves import NormalSolves
 from tests.contracts import LinearOperatorContract, OperatorContract
 
-ENGINE_MODULES = {"operators.ct_numba"}  # import numba at the top; hold kernels, no operators
+ENGINE_MODULES = {"operators.ct_numba"}  # imports numba at the top; holds kernels, no operators
 #: Floors of the class hierarchy.
 NOT_FOR_USE = {Operator, LinearMap, NormalSolves, LinearOperator}
 
 
-def public_operators() -> set[type[Operator]]:
+def shipped_operators() -> set[type[Operator]]:
+    """Return every operator class of the lower two floors, private ones too."""
     found: set[type[Operator]] = set()
-    for module in pkgutil.walk_packages(operators.__path__, "operators."):
-        if module.name in ENGINE_MODULES:
-            continue
-        for _, member in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            if (
-                issubclass(member, Operator)
-                and member.__module__ == module.name
-                and member not in NOT_FOR_USE
-            ):
-                found.add(member)
-    return found
+    for package in (operators, workbench):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name in ENGINE_MODULES:
+                continue
+            for _, member in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+                if issubclass(member, Operator) and member.__module__ == module.name:
+                    found.add(member)
+    return found - NOT_FOR_USE
 
 
-def contract_tests() -> dict[type, set[type[Operator]]]:
-    covered: dict[type, set[type[Operator]]] = {}
-    for path in sorted(Path(__file__).parent.glob("test_*.py")):
-        if path == Path(__file__):
+def collected_contracts() -> dict[type[OperatorContract], tuple[type[Operator], ...]]:
+    """Return the contract classes that pytest collects, with what they say they cover."""
+    covered = {}
+    for path in sorted(Path(__file__).parents[1].rglob("test_*.py")):
+        if path == Path(__file__) or "Contract" not in path.read_text(encoding="utf-8"):
             continue
-        module = importlib.import_module(f"tests.operators.{path.stem}")
-        for _, member in inspect.getmembers(module, inspect.isclass):
-            if issubclass(member, OperatorContract) and member.__module__ == module.__name__:
-                covered[member] = set(member.covers)
+        name = ".".join(path.relative_to(Path(__file__).parents[2]).with_suffix("").parts)
+        module = importlib.import_module(name)
+        for member_name, member in inspect.getmembers(module, inspect.isclass):
+            collected = member_name.startswith("Test") and getattr(member, "__test__", True)
+            if collected and issubclass(member, OperatorContract) and member.__module__ == name:
+                covered[member] = member.covers
     return covered
 
 
+CONTRACTS = collected_contracts()
+
+
 def test_there_are_operators_to_find() -> None:
-    assert len(public_operators()) >= 12
+    assert len(shipped_operators()) >= 12
 
 
-@pytest.mark.parametrize("operator", sorted(public_operators(), key=lambda c: c.__name__))
-def test_every_public_operator_has_its_contract(operator: type[Operator]) -> None:
+@pytest.mark.parametrize("operator", sorted(shipped_operators(), key=lambda c: c.__name__))
+def test_every_operator_has_its_contract(operator: type[Operator]) -> None:
     battery = LinearOperatorContract if issubclass(operator, LinearOperator) else OperatorContract
-    holders = [test for test, covers in contract_tests().items() if operator in covers]
+    # That `make` returns exactly this class is tested by the contract itself.
+    holders = [test for test, covers in CONTRACTS.items() if covers == (operator,)]
     assert any(issubclass(test, battery) for test in holders), (
-        f"{operator.__name__} in {operator.__module__} has no test class with "
+        f"{operator.__name__} in {operator.__module__} has no test class Test... with "
         f"covers = ({operator.__name__},) that subclasses {battery.__name__}"
     )
 
 
-def test_every_contract_says_what_it_covers() -> None:
-    for test, covers in contract_tests().items():
-        assert covers, f"{test.__name__} declares no `covers`"
+@pytest.mark.parametrize("contract", sorted(CONTRACTS, key=lambda c: c.__name__))
+def test_no_contract_is_emptied(contract: type[OperatorContract]) -> None:
+    for name, inherited in inspect.getmembers(OperatorContract, inspect.isfunction):
+        if name.startswith("test_"):
+            own = getattr(contract, name)
+            assert own is inherited or name == "test_cuda_agrees_with_cpu", (
+                f"{contract.__name__} replaces {name}"
+            )
