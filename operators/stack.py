@@ -28,27 +28,33 @@ class Parts:
         self.spaces = tuple(spaces)
         self.space = Space((sum(s.size for s in spaces),), any(s.is_complex for s in spaces))
 
-    def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """Return one tensor (..., total) from one tensor (..., *shape) per space."""
+    def check(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Return `parts` with common batch axes, or say what does not fit."""
         if not isinstance(parts, Sequence) or len(parts) != len(self.spaces):
             raise value_error("parts", f"be {len(self.spaces)} tensors, one per operator", repr(parts)[:80])
-        flat = []
         for i, (part, space) in enumerate(zip(parts, self.spaces, strict=True)):
             space.check(part, f"parts[{i}]")
-            row = part.reshape(*part.shape[: part.ndim - space.ndim], space.size)
-            flat.append(row.to(self.space.dtype_like(row)))
+        precisions = {part.real.dtype if part.is_complex() else part.dtype for part in parts}
+        if len(precisions) > 1:
+            raise type_error("parts", "have one precision", [part.dtype for part in parts])
+        leads = [part.shape[: part.ndim - space.ndim] for part, space in zip(parts, self.spaces, strict=True)]
         try:
-            batch = np.broadcast_shapes(*[row.shape[:-1] for row in flat])
+            batch = np.broadcast_shapes(*leads)
         except ValueError as error:
             shapes = [tuple(part.shape) for part in parts]
             raise value_error("parts", "have batch axes that broadcast", shapes) from error
-        if len({row.dtype for row in flat}) > 1:
-            raise type_error("parts", "have one precision", [part.dtype for part in parts])
-        return torch.cat([row.expand(*batch, row.shape[-1]) for row in flat], dim=-1)
+        return [part.expand(*batch, *space.shape) for part, space in zip(parts, self.spaces, strict=True)]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return one tensor (..., total) from one tensor (..., *shape) per space, batch axes alike."""
+        flat = []
+        for part, space in zip(parts, self.spaces, strict=True):
+            row = part.reshape(*part.shape[: part.ndim - space.ndim], space.size)
+            flat.append(row.to(self.space.dtype_like(row)))
+        return torch.cat(flat, dim=-1)
 
     def split(self, joined: Tensor) -> tuple[Tensor, ...]:
         """Return one tensor (..., *shape) per space from one tensor (..., total)."""
-        self.space.check(joined, "joined")
         parts = []
         pieces = torch.split_with_sizes(joined, [s.size for s in self.spaces], dim=-1)
         for piece, space in zip(pieces, self.spaces, strict=True):
@@ -77,10 +83,11 @@ class Stack(LinearOperator):
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Return one vector of data from the data of each operator."""
-        return self._parts.join(parts)
+        return self._parts.join(self._parts.check(parts))
 
     def split(self, y: Tensor) -> tuple[Tensor, ...]:
         """Return the data of each operator from one vector."""
+        self.codomain.check(y, "y")
         return self._parts.split(y)
 
     @property
@@ -133,10 +140,11 @@ class BlockDiagonal(LinearOperator):
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Return one argument from the arguments of each operator."""
-        return self._arguments.join(parts)
+        return self._arguments.join(self._arguments.check(parts))
 
     def split(self, y: Tensor) -> tuple[Tensor, ...]:
         """Return the values of each operator from one value."""
+        self.codomain.check(y, "y")
         return self._values.split(y)
 
     @property
