@@ -29,24 +29,28 @@ Array = NDArray[Any]
 def forward(rays: ParallelRays, image: Tensor) -> Tensor:
     """Return line integrals (views, columns, batch) of `image` (nu, nv, batch)."""
     source = image.detach().numpy()
-    out = np.zeros((len(rays.base), rays.columns, source.shape[-1]), dtype=source.dtype)
+    out = np.empty((*rays.data_shape, source.shape[-1]), dtype=source.dtype)
     for start in range(0, source.shape[-1], BLOCK):
         part = slice(start, start + BLOCK)
-        _project(np.ascontiguousarray(source[..., part]), out[..., part], rays.along_u, *_walk(rays))
+        block = np.ascontiguousarray(source[..., part])
+        result = np.zeros((*rays.data_shape, block.shape[-1]), dtype=block.dtype)
+        _project(block, result, rays.along_u, *_walk(rays))
+        out[..., part] = result
     return torch.from_numpy(out)
 
 
 def adjoint(rays: ParallelRays, sinogram: Tensor) -> Tensor:
     """Return the exact transpose: back-projection (nu, nv, batch) of (views, columns, batch)."""
     source = sinogram.detach().numpy()
-    out = np.zeros((*rays.size, source.shape[-1]), dtype=source.dtype)
-    views = [np.flatnonzero(rays.along_u), np.flatnonzero(~rays.along_u)]
+    out = np.empty((*rays.size, source.shape[-1]), dtype=source.dtype)
     for start in range(0, source.shape[-1], BLOCK):
         part = slice(start, start + BLOCK)
         block = np.ascontiguousarray(source[..., part])
-        # Rows are owned by threads for rays along u, columns for rays along v: the transposed view.
-        _back_project(block, out[..., part], views[0], *_walk(rays))
-        _back_project(block, out[..., part].swapaxes(0, 1), views[1], *_walk(rays))
+        result = np.zeros((*rays.size, block.shape[-1]), dtype=block.dtype)
+        for along_u in (True, False):
+            views = np.flatnonzero(rays.along_u == along_u)
+            _back_project(block, result, views, along_u, *_walk(rays))
+        out[..., part] = result
     return torch.from_numpy(out)
 
 
@@ -54,41 +58,59 @@ def _walk(rays: ParallelRays) -> tuple[Array, Array, Array, Array]:
     return rays.base, rays.per_column, rays.per_step, rays.step_length
 
 
+# In both kernels the vectors over the batch are contiguous rows and the weights scalars of the data's
+# type: that is what lets the compiler use vector instructions in the innermost loops.
+
+
 @njit(parallel=True, cache=True)
 def _project(
     image: Array, out: Array, along_u: Array, base: Array, per_column: Array, per_step: Array, length: Array
 ) -> None:
-    turned = image.transpose(1, 0, 2)
+    cast = image.dtype.type
     for view in prange(out.shape[0]):
-        # Stored in the data's dtype, so that single precision stays single in the inner loop.
-        weights = np.empty(2, image.dtype)
-        walked = image if along_u[view] else turned
-        width = walked.shape[1]
+        walk_u = along_u[view]
+        steps = image.shape[0] if walk_u else image.shape[1]
+        width = image.shape[1] if walk_u else image.shape[0]
         for column in range(out.shape[1]):
             ray = out[view, column]
             start = base[view] + per_column[view] * column
-            for step in range(walked.shape[0]):
+            for step in range(steps):
                 position = start + per_step[view] * step
                 if position <= -1 or position >= width:
                     continue
                 low = math.floor(position)
-                weights[0] = (1 - (position - low)) * length[view]
-                weights[1] = (position - low) * length[view]
-                if low >= 0:
-                    for b in range(ray.shape[0]):
-                        ray[b] += weights[0] * walked[step, low, b]
-                if low + 1 < width:
-                    for b in range(ray.shape[0]):
-                        ray[b] += weights[1] * walked[step, low + 1, b]
+                upper = cast((position - low) * length[view])
+                lower = cast((1 - (position - low)) * length[view])
+                # Outside the image the neighbour is zero: the one inside stands in with weight 0.
+                if low < 0:
+                    lower = cast(0)
+                    below, above = 0, 0
+                elif low + 1 == width:
+                    upper = cast(0)
+                    below, above = low, low
+                else:
+                    below, above = low, low + 1
+                first = image[step, below] if walk_u else image[below, step]
+                second = image[step, above] if walk_u else image[above, step]
+                for b in range(ray.shape[0]):
+                    ray[b] += lower * first[b] + upper * second[b]
 
 
 @njit(parallel=True, cache=True)
 def _back_project(
-    sinogram: Array, out: Array, views: Array, base: Array, per_column: Array, per_step: Array, length: Array
+    sinogram: Array,
+    out: Array,
+    views: Array,
+    walk_u: bool,
+    base: Array,
+    per_column: Array,
+    per_step: Array,
+    length: Array,
 ) -> None:
-    width = out.shape[1]
-    for step in prange(out.shape[0]):
-        weights = np.empty(2, out.dtype)
+    cast = out.dtype.type
+    steps = out.shape[0] if walk_u else out.shape[1]
+    width = out.shape[1] if walk_u else out.shape[0]
+    for step in prange(steps):
         for index in range(views.shape[0]):
             view = views[index]
             for column in range(sinogram.shape[1]):
@@ -96,12 +118,14 @@ def _back_project(
                 if position <= -1 or position >= width:
                     continue
                 low = math.floor(position)
-                weights[0] = (1 - (position - low)) * length[view]
-                weights[1] = (position - low) * length[view]
+                upper = cast((position - low) * length[view])
+                lower = cast((1 - (position - low)) * length[view])
                 ray = sinogram[view, column]
                 if low >= 0:
+                    row = out[step, low] if walk_u else out[low, step]
                     for b in range(ray.shape[0]):
-                        out[step, low, b] += weights[0] * ray[b]
+                        row[b] += lower * ray[b]
                 if low + 1 < width:
+                    row = out[step, low + 1] if walk_u else out[low + 1, step]
                     for b in range(ray.shape[0]):
-                        out[step, low + 1, b] += weights[1] * ray[b]
+                        row[b] += upper * ray[b]
