@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
     import torch
 
     from operators.ct import ParallelBeamCT
+    from operators.linalg import CGResult
     from workbench.volume import Volume
 
 KIND = "point estimate"
-UNIT = "1/mm"
 
 
 def demo(
@@ -44,6 +46,19 @@ def demo(
 
 def run(config: DemoConfig, out: Path, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the demo into the folder `out` and return its record, which is also written there."""
+    from operators.extras import require
+
+    # What would stop the end of the run stops its start.
+    require("nibabel", feature="The demo", extra="io")
+    require("matplotlib", feature="The demo", extra="io")
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as problem:
+        problem.filename = str(out)
+        raise
+
     from operators.ct import ParallelBeamGeometry
     from operators.grid import Grid
     from pipelines.montage import save_montage
@@ -51,7 +66,6 @@ def run(config: DemoConfig, out: Path, *, say: Callable[[str], None] = print) ->
     from workbench.phantoms import chest_phantom
 
     begun = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
     grid = Grid.from_spacing(config.phantom.shape, config.phantom.spacing)
     scan = ParallelBeamGeometry.around(grid, config.scan.views)
     nz, ny, nx = grid.shape
@@ -61,7 +75,8 @@ def run(config: DemoConfig, out: Path, *, say: Callable[[str], None] = print) ->
     say(f"1/4 phantom     {nz} x {ny} x {nx} voxels, {grid.spacing[0]:g} mm slices")
     object_ = chest_phantom(fine, seed=config.seed)
     truth = object_.downsample((1, 2, 2))
-    say(f"2/4 scan        {config.scan.views} views, {config.scan.photons:g} photons per ray (compiles once)")
+    light = f"{_counted(config.scan.views, 'view')}, {_counted(config.scan.photons, 'photon')} per ray"
+    say(f"2/4 scan        {light}")
     counts = _counts(scan.operator(fine)(object_.data), config.scan.photons, config.seed)
 
     say("3/4 reconstruct conjugate gradients, then with a gradient penalty")
@@ -70,6 +85,8 @@ def run(config: DemoConfig, out: Path, *, say: Callable[[str], None] = print) ->
     errors = {name: _relative_error(volume, truth) for name, volume in volumes.items() if volume is not truth}
 
     say("4/4 write       NIfTI, picture, record")
+    record_file = out / "run.json"
+    record_file.unlink(missing_ok=True)  # no record of other files while these are written
     files = [write_nifti(out / f"{name}.nii.gz", volume).name for name, volume in volumes.items()]
     labels = {"phantom": "phantom", "cg": "CG", "cg_penalty": "CG + penalty"}
     picture = save_montage(
@@ -77,23 +94,29 @@ def run(config: DemoConfig, out: Path, *, say: Callable[[str], None] = print) ->
         {labels[name]: volume for name, volume in volumes.items()},
         window=(0.0, 0.028),
         unit="attenuation [1/mm]",
-        title=f"{config.scan.views} views, {config.scan.photons:g} photons per ray: {KIND}s",
+        title=f"{light}: {KIND}s",
     )
-    (out / "config.toml").write_text(to_toml(config), encoding="utf-8")
+    _write_text(out / "config.toml", to_toml(config))
     record = {
         "kind": KIND,
-        "version": installed_version(),
+        "unit": truth.unit,
+        "seed": config.seed,
         "config_sha256": config_hash(config),
         "relative_error": errors,
         **details,
+        "versions": _versions(),
         "seconds": round(time.perf_counter() - begun, 2),
         "files": [*files, picture.name, "config.toml", "run.json"],
     }
-    (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    _write_text(record_file, json.dumps(record, indent=2, allow_nan=False) + "\n")
     for name, error in errors.items():
         say(f"    {labels[name]:<13} {error:.1%} relative error against the phantom")
     say(f"    {record['seconds']:.1f} s; {KIND}s, research use, not a medical device")
     return record
+
+
+def _counted(number: float, noun: str) -> str:
+    return f"{number:g} {noun}" + ("" if number == 1 else "s")
 
 
 def _counts(integrals: torch.Tensor, photons: float, seed: int) -> torch.Tensor:
@@ -110,8 +133,6 @@ def _reconstruct(
     projector: ParallelBeamCT, counts: torch.Tensor, config: DemoConfig, say: Callable[[str], None]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return both reconstructions by name, and what the record says of them."""
-    import torch
-
     from operators.diagonal import Diagonal
     from operators.differences import FiniteDifferences
     from operators.linalg import conjugate_gradient
@@ -126,11 +147,9 @@ def _reconstruct(
     penalised = Stack([weighted, gradient / config.solve.gradient_sd])
     target = whitener(data)
 
+    back = projector.adjoint(data)
     early = conjugate_gradient(
-        projector.gram,
-        projector.adjoint(data)[None],
-        max_iterations=config.solve.iterations,
-        callback=_progress("CG", say),
+        projector.gram, back[None], max_iterations=config.solve.iterations, callback=_progress("CG", say)
     )
     say(f"    CG            {int(early.iterations)} iterations")
     full = conjugate_gradient(
@@ -145,18 +164,57 @@ def _reconstruct(
         say("    the penalised solve did not reach its tolerance: raise solve.tolerance")
     images = {"cg": early.solution[0], "cg_penalty": full.solution[0]}
     details = {
-        "unit": UNIT,
-        "iterations": {"cg": int(early.iterations), "cg_penalty": int(full.iterations)},
-        "relative_residual": {
-            "cg": float(early.relative_residual),
-            "cg_penalty": float(full.relative_residual),
+        "solves": {
+            "cg": _solve_record(early, f"after {config.solve.iterations} iterations, early by design"),
+            "cg_penalty": _solve_record(full, f"at a relative residual of {config.solve.tolerance:g}"),
         },
-        "converged": {"cg": "stopped early by design", "cg_penalty": bool(full.converged)},
-        "operator_norm": projector.norm(),
-        "engine": projector.engine,
-        "torch": torch.__version__,
+        "starved_rays": float((counts <= 0).double().mean()),
+        "adjoint_mismatch": _adjoint_mismatch(projector, config.seed),
+        "engine": projector.engine_for(data.device),
     }
     return images, details
+
+
+def _solve_record(result: CGResult, stop: str) -> dict[str, Any]:
+    return {
+        "stop": stop,
+        "iterations": int(result.iterations),
+        "relative_residual": float(result.relative_residual),
+        "converged": bool(result.converged),
+    }
+
+
+def _adjoint_mismatch(projector: ParallelBeamCT, seed: int) -> float:
+    """Return |<A x, y> - <x, A^T y>| / (|A x| |y|) for random x and y."""
+    import torch
+
+    from operators.linalg import normals
+
+    like = torch.empty(0, dtype=torch.float32)
+    x = normals(projector.domain.shape, seed=seed, index=2, like=like)
+    y = normals(projector.codomain.shape, seed=seed, index=3, like=like)
+    image, back = projector(x).double(), projector.adjoint(y).double()
+    apart = (image * y).sum() - (x * back).sum()
+    return float(apart.abs() / (image.norm() * y.double().norm()))
+
+
+def _versions() -> dict[str, str | None]:
+    import numpy
+    import torch
+
+    return {
+        "inverse-workbench": installed_version(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+    }
+
+
+def _write_text(path: Path, text: str) -> None:
+    from workbench.io.whole import written_whole
+
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _progress(name: str, say: Callable[[str], None]) -> Callable[[int, torch.Tensor], None]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.errors import value_error
+from operators.errors import type_error, value_error
 from operators.extras import require
+from workbench.io.whole import written_whole
 from workbench.volume import Volume
 
-__all__ = ["save_montage"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_montage", "orthogonal_slices", "save_montage"]
 
 PLANES = ("axial", "coronal", "sagittal")
+# Inches: the largest and the smallest panel, so that titles and labels fit a thin volume too.
+HIGHEST, WIDEST, LEAST = 2.6, 10.0, 1.1
 
 
 def orthogonal_slices(volume: Volume) -> list[tuple[NDArray[np.float32], float, float]]:
@@ -24,13 +33,17 @@ def orthogonal_slices(volume: Volume) -> list[tuple[NDArray[np.float32], float, 
     patient's right on the left of the page, anterior on the left of a sagittal slice.
     """
     grid = volume.grid
+    if grid.time is not None:
+        raise value_error("volume", "have no time axis", repr(grid), "Take one frame of it.")
+    if volume.data.is_complex():
+        raise type_error("volume", "be real to be drawn", volume.data.dtype, "Take .abs() or .angle().")
     nearest = np.abs(grid.directions).argmax(axis=0)  # world axis (R, A, S) of each array axis
     if sorted(nearest) != [0, 1, 2]:
         raise value_error("volume", "have axes near the world's", repr(grid), "Resample it first.")
     order = [int(np.flatnonzero(nearest == world)[0]) for world in (2, 1, 0)]
     turned = volume.permute(order)
     turned = turned.flip(*[a for a, world in enumerate((2, 1, 0)) if turned.grid.directions[world, a] < 0])
-    data = turned.data.detach().float().numpy()  # now (S, A, R)
+    data = turned.data.detach().cpu().float().numpy()  # now (S, A, R)
     dz, dy, dx = turned.grid.spacing
     k, j, i = (n // 2 for n in data.shape)
     return [
@@ -44,38 +57,66 @@ def save_montage(
     path: Path, volumes: Mapping[str, Volume], *, window: tuple[float, float], unit: str, title: str
 ) -> Path:
     """Draw one row per volume and one column per plane into a PNG and return its path."""
+    figure = draw_montage(volumes, window=window, unit=unit, title=title)
+    with written_whole(path) as partial:
+        figure.savefig(partial, dpi=110, facecolor=figure.get_facecolor(), format="png")
+    return path
+
+
+def draw_montage(
+    volumes: Mapping[str, Volume], *, window: tuple[float, float], unit: str, title: str
+) -> Figure:
+    """Return the figure with one row per volume and one column per plane."""
     require("matplotlib", feature="Drawing a montage", extra="io")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if not volumes:
+        raise value_error("volumes", "hold at least one volume", "none")
     rows = {name: orthogonal_slices(volume) for name, volume in volumes.items()}
     first = next(iter(rows.values()))
-    widths = [image.shape[1] * across for image, _, across in first]
-    height = max(image.shape[0] * down for image, down, _ in first)
-    inches = 2.6 / height
-    figure = Figure(figsize=(sum(widths) * inches + 1.3, (2.6 + 0.12) * len(rows) + 0.75), facecolor="black")
+    across = [image.shape[1] * mm for image, _, mm in first]
+    down = [image.shape[0] * mm for image, mm, _ in first]
+    scale = min(HIGHEST / max(down), WIDEST / sum(across))
+    widths = [max(mm * scale, LEAST) for mm in across]
+    height = max(max(down) * scale, LEAST)
+    left, right, top, bottom, gap = 0.4, 1.1, 0.75, 0.15, 0.12
+    wide = left + sum(widths) + 2 * gap + right
+    high = top + len(rows) * (height + gap) + bottom
+    figure = Figure(figsize=(wide, high), facecolor="black")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), 3, squeeze=False, width_ratios=widths)
-    figure.subplots_adjust(left=0.035, right=0.9, top=1 - 0.6 / figure.get_figheight(), bottom=0.02)
-    figure.subplots_adjust(wspace=0.03, hspace=0.05)
+    figure.subplots_adjust(left / wide, bottom / high, 1 - right / wide, 1 - top / high)
+    figure.subplots_adjust(wspace=gap / (sum(widths) / 3), hspace=gap / height)
+    for panel, plane in zip(axes[0], PLANES, strict=True):
+        panel.set_title(plane, color="0.75", fontsize=10)
     for (name, slices), row in zip(rows.items(), axes, strict=True):
-        for (image, down, across), panel, plane in zip(slices, row, PLANES, strict=True):
-            shown = panel.imshow(image, cmap="gray", vmin=window[0], vmax=window[1], aspect=down / across)
+        for (image, mm_down, mm_across), panel in zip(slices, row, strict=True):
+            shown = panel.imshow(
+                image, cmap="gray", vmin=window[0], vmax=window[1], aspect=mm_down / mm_across
+            )
             panel.set_axis_off()
-            if row is axes[0]:
-                panel.set_title(plane, color="0.75", fontsize=10)
-            if plane == "axial":
-                panel.text(-0.03, 0.5, name, color="white", fontsize=11, rotation=90, ha="right", va="center",
-                           transform=panel.transAxes)  # fmt: skip
-                panel.text(0.015, 0.5, "R", color="0.7", fontsize=9, va="center", transform=panel.transAxes)
-                bar = 50 / across
-                y = image.shape[0] * 0.95
-                panel.plot([image.shape[1] * 0.05, image.shape[1] * 0.05 + bar], [y, y], color="white", lw=2)
-                panel.text(image.shape[1] * 0.05, y * 0.975, "50 mm", color="white", fontsize=8, va="bottom")
-    scale = figure.add_axes((0.915, 0.1, 0.012, 0.75))
-    bar_axis = figure.colorbar(shown, cax=scale)
-    bar_axis.set_label(unit, color="0.8")
-    bar_axis.ax.tick_params(colors="0.8", labelsize=8)
-    figure.suptitle(title, color="white", fontsize=12, y=1 - 0.12 / figure.get_figheight())
-    figure.savefig(path, dpi=110, facecolor=figure.get_facecolor())
-    return path
+        axial = row[0]
+        label = {"transform": axial.transAxes, "va": "center"}
+        axial.text(-0.03, 0.5, name, color="white", fontsize=11, rotation=90, ha="right", **label)
+        axial.text(0.015, 0.5, "R", color="0.7", fontsize=9, **label)
+        _draw_scale_bar(axial, slices[0])
+    # Over the full height of the panels, beside them.
+    colours = figure.add_axes(
+        (1 - (right - 0.12) / wide, bottom / high, 0.14 / wide, 1 - (top + bottom) / high)
+    )
+    bar = figure.colorbar(shown, cax=colours)
+    bar.set_label(unit, color="0.8")
+    bar.ax.tick_params(colors="0.8", labelsize=8)
+    figure.suptitle(title, color="white", fontsize=12, y=1 - 0.12 / high)
+    return figure
+
+
+def _draw_scale_bar(panel: Axes, axial: tuple[NDArray[np.float32], float, float]) -> None:
+    """Draw 50 mm, or the largest power of ten that fits half of a smaller image."""
+    image, _, across = axial
+    half = image.shape[1] * across / 2
+    length = 50.0 if half >= 50 else 10.0 ** math.floor(math.log10(half))
+    start, y = image.shape[1] * 0.05, image.shape[0] * 0.95
+    panel.plot([start, start + length / across], [y, y], color="white", lw=2)
+    panel.text(start, y * 0.975, f"{length:g} mm", color="white", fontsize=8, va="bottom")

@@ -84,6 +84,17 @@ def test_the_wheel_holds_three_typed_packages():
         assert (ROOT / package / "py.typed").is_file(), f"{package}/py.typed is missing"
 
 
+def test_the_source_archive_holds_what_the_tests_read():
+    included = load_toml("pyproject.toml")["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    # README, LICENSE and pyproject.toml come by themselves.
+    always = {"README.md", "LICENSE", "pyproject.toml"}
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    tracked = {name.partition("/")[0] for name in listing.stdout.splitlines()}
+    assert tracked - always == {entry.removeprefix("/") for entry in included}
+
+
 def test_every_direct_dependency_is_pinned():
     extras = PROJECT["optional-dependencies"]
     direct = PROJECT["dependencies"] + [r for name in extras if name != "all" for r in extras[name]]

@@ -6,9 +6,15 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+
+from tests.oracles import adjoint_mismatch
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,6 +24,7 @@ def test_the_example_runs_as_printed(tmp_path: Path) -> None:
     pytest.importorskip("nibabel", reason="the example writes NIfTI: [io]")
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(example.strip().splitlines()) <= 20
+    assert "torch.rand" not in example  # randomness is keyed, as lint asks of the sources
     command = [sys.executable, "-W", "error", "-c", example]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -38,13 +45,35 @@ def test_the_map_of_the_tree_is_the_tree() -> None:
             folder = entry
     for path in named:
         assert (ROOT / path).exists(), f"README names {path}"
-    modules = {
-        str(p.relative_to(ROOT))
-        for folder in ("operators", "workbench")
-        for p in (ROOT / folder).rglob("*.py")
+    # A new module needs no line here, a new folder does: "one file and one test" adds an operator.
+    folders = {
+        f"{p.parent.relative_to(ROOT)}/"
+        for package in ("operators", "workbench", "pipelines")
+        for p in (ROOT / package).rglob("*.py")
     }
-    missing = {m for m in modules if not m.endswith("__init__.py")} - named
+    missing = {
+        folder for folder in folders if folder not in tree and not any(n.startswith(folder) for n in named)
+    }
     assert not missing, f"README's map lacks {sorted(missing)}"
+
+
+def test_the_operator_in_contributing_works() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    source, test = (
+        textwrap.dedent(block) for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    )
+    module = types.ModuleType("operators.ramp")
+    exec(source, module.__dict__)
+    sys.modules[module.__name__] = module
+    try:
+        checked: dict[str, Any] = {}
+        exec(test, checked)
+        checked["test_the_ramp_rises_by_its_slope"]()
+        contract = checked["TestRamp"]()
+        contract.test_covers_what_it_makes()
+        assert adjoint_mismatch(contract.make(torch.float64), torch.float64, "random") < 1e-11
+    finally:
+        del sys.modules[module.__name__]
 
 
 def test_links_and_pictures_exist() -> None:

@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from operators.checks import check_triple
 from operators.errors import type_error, value_error
 from operators.grid import Grid
 
-__all__ = ["Volume"]
+__all__ = ["SPACES", "Volume"]
+
+ROUNDING = 1e-9  # of a voxel
+
+#: What world the affine leads to. "aligned" is the world of another image; "unknown": nobody said.
+SPACES = ("scanner", "aligned", "talairach", "mni", "unknown")
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
     """`data` of shape (z, y, x), or (t, z, y, x) with a time axis, on `grid`, in `unit`.
 
-    `unit` is free text such as "1/mm" or "HU"; the empty string means none.
+    `unit` is free text such as "1/mm" or "HU"; the empty string means none. `space` names the world
+    that the grid's affine leads to, one of `SPACES`.
     """
 
     data: Tensor
     grid: Grid
     unit: str = ""
+    space: str = "scanner"
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, Tensor):
             raise type_error("data", "be a torch.Tensor", type(self.data).__name__, "Use torch.as_tensor.")
+        _check_grid(self.grid)
+        if not isinstance(self.unit, str):
+            raise type_error("unit", "be text, empty for none", repr(self.unit))
+        if self.space not in SPACES:
+            raise value_error("space", f"be one of {', '.join(SPACES)}", repr(self.space))
         if tuple(self.data.shape) != self.grid.array_shape:
             raise value_error(
                 "data", f"have the grid's array shape {self.grid.array_shape}", tuple(self.data.shape)
@@ -37,35 +52,36 @@ class Volume:
 
     def with_data(self, data: Tensor, *, unit: str | None = None) -> Volume:
         """Return other values in the same place."""
-        return Volume(data, self.grid, self.unit if unit is None else unit)
+        return dataclasses.replace(self, data=data, unit=self.unit if unit is None else unit)
 
-    def crop(self, start: Sequence[int], stop: Sequence[int]) -> Volume:
+    def crop(self, start: Sequence[int] | int, stop: Sequence[int] | int) -> Volume:
         """Return the voxels `start` <= index < `stop`, in array order."""
-        grid = self.grid.crop(start, stop)
-        z, y, x = (slice(a, b) for a, b in zip(start, stop, strict=True))
-        return Volume(self.data[..., z, y, x], grid, self.unit)
+        first, last = check_triple(start, "start", minimum=0), check_triple(stop, "stop")
+        grid = self.grid.crop(first, last)
+        z, y, x = (slice(a, b) for a, b in zip(first, last, strict=True))
+        return self._moved(self.data[..., z, y, x], grid)
 
     def pad(
-        self, before: Sequence[int] | int, after: Sequence[int] | int | None = None, *, value: float = 0.0
+        self, before: Sequence[int] | int, after: Sequence[int] | int | None = None, *, value: complex = 0.0
     ) -> Volume:
         """Return the volume with voxels of `value` added at the start and at the end of each axis."""
         grid = self.grid.pad(before, after)
-        low = [before] * 3 if isinstance(before, int) else list(before)
-        padded = self.data.new_full(grid.array_shape, value)
+        padded = self.data.new_full(grid.array_shape, _fitting(value, self.data.dtype, "value"))
+        low = check_triple(before, "before", minimum=0)
         z, y, x = (slice(a, a + n) for a, n in zip(low, self.grid.shape, strict=True))
         padded[..., z, y, x] = self.data
-        return Volume(padded, grid, self.unit)
+        return self._moved(padded, grid)
 
     def flip(self, *axes: int) -> Volume:
         """Return the same voxels with the array axes `axes` (z, y, x = 0, 1, 2) stored the other way."""
         grid = self.grid.flip(*axes)
-        return Volume(self.data.flip([axis - 3 for axis in axes]), grid, self.unit)
+        return self._moved(self.data.flip([axis - 3 for axis in axes]), grid)
 
     def permute(self, order: Sequence[int]) -> Volume:
         """Return the same voxels with array axis `order[i]` stored as axis i."""
         grid = self.grid.permute(order)
         lead = self.data.ndim - 3
-        return Volume(self.data.permute(*range(lead), *[axis + lead for axis in order]), grid, self.unit)
+        return self._moved(self.data.permute(*range(lead), *[axis + lead for axis in order]), grid)
 
     def downsample(self, factor: Sequence[int] | int) -> Volume:
         """Return means over blocks of `factor` voxels."""
@@ -75,39 +91,86 @@ class Volume:
         for new, old in zip(grid.shape, self.grid.shape, strict=True):
             split += [new, old // new]
         blocks = self.data.reshape(*self.data.shape[:-3], *split)
-        return Volume(blocks.mean(dim=(-5, -3, -1)), grid, self.unit)
+        return self._moved(blocks.mean(dim=(-5, -3, -1)), grid)
 
-    def resample(self, grid: Grid, *, outside: float = 0.0) -> Volume:
-        """Return the volume interpolated linearly at the voxels of `grid`, `outside` where it has none.
+    def resample(self, grid: Grid, *, outside: complex) -> Volume:
+        """Return the volume interpolated linearly at the voxels of `grid`.
 
-        Fine detail aliases on a coarser grid: `downsample` first.
+        Between the outermost voxel centres and the outer faces the edge value holds; beyond the faces
+        there is `outside`. Fine detail aliases on a coarser grid: `downsample` first.
         """
+        _check_grid(grid)
+        if grid.time not in (None, self.grid.time):
+            raise value_error(
+                "grid",
+                f"have no time axis or the volume's, {self.grid.time}",
+                grid.time,
+                "Space is resampled here, time is not: use grid.with_time(None).",
+            )
         self._require_numbers("resample")
+        beyond = _fitting(outside, self.data.dtype, "outside")
         target = grid.with_time(self.grid.time)
         result = self.data.new_empty(target.array_shape)
         rows, columns = np.meshgrid(*[np.arange(n) for n in grid.shape[1:]], indexing="ij")
         for k in range(grid.shape[0]):
             index = np.stack([np.full(rows.shape, k), rows, columns], axis=-1)
-            result[..., k, :, :] = self._at(self.grid.world_to_index(grid.index_to_world(index)), outside)
-        return Volume(result, target, self.unit)
+            result[..., k, :, :] = self._at(self.grid.world_to_index(grid.index_to_world(index)), beyond)
+        return self._moved(result, target)
 
-    def _at(self, index: np.ndarray[tuple[int, ...], np.dtype[np.float64]], outside: float) -> Tensor:
+    def _at(self, index: NDArray[np.float64], outside: complex) -> Tensor:
         shape = np.array(self.grid.shape)
-        # A voxel centre met to rounding is that centre, also at the faces.
+        # A voxel centre met to rounding is that centre, and so is a face.
         nearest = np.round(index)
-        index = np.where(np.abs(index - nearest) < 1e-9, nearest, index)
-        low = np.clip(np.floor(index), 0, np.maximum(shape - 2, 0)).astype(np.int64)
+        index = np.where(np.abs(index - nearest) < ROUNDING, nearest, index)
+        held = (index >= -0.5 - ROUNDING) & (index <= shape - 0.5 + ROUNDING)
+        index = np.clip(index, 0, shape - 1)
+        low = np.minimum(np.floor(index), np.maximum(shape - 2, 0)).astype(np.int64)
         share = index - low
-        inside = ((index >= 0) & (index <= shape - 1)).all(axis=-1)
-        total = torch.zeros((*self.data.shape[:-3], *index.shape[:-1]), dtype=self.data.dtype)
+        total = self.data.new_zeros((*self.data.shape[:-3], *index.shape[:-1]))
         for corner in itertools.product((0, 1), repeat=3):
-            weight = np.where(corner, share, 1 - share).prod(axis=-1)
-            z, y, x = (torch.from_numpy(np.minimum(low + corner, shape - 1)[..., a]) for a in range(3))
-            total += self.data.cpu()[..., z, y, x] * torch.from_numpy(weight).to(self.data.real.dtype)
-        return torch.where(torch.from_numpy(inside), total, outside).to(self.data.device)
+            weight = self._beside(np.where(corner, share, 1 - share).prod(axis=-1))
+            z, y, x = (self._beside(np.minimum(low + corner, shape - 1)[..., axis]) for axis in range(3))
+            # A neighbour without weight has no say, not even where it is NaN.
+            total += torch.where(weight > 0, self.data[..., z, y, x] * weight, 0)
+        return torch.where(self._beside(held).all(-1), total, outside)
+
+    def _beside(self, values: NDArray[np.generic]) -> Tensor:
+        """Return `values` on the data's device, fractions in the data's precision."""
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        return tensor.to(self.data.device, self.data.real.dtype if tensor.is_floating_point() else None)
+
+    def _moved(self, data: Tensor, grid: Grid) -> Volume:
+        return dataclasses.replace(self, data=data, grid=grid)
 
     def _require_numbers(self, method: str) -> None:
         if not (self.data.is_floating_point() or self.data.is_complex()):
             raise type_error(
                 "data", f"be floating point or complex to {method}", self.data.dtype, "Convert it: .float()."
             )
+
+
+def _check_grid(grid: object) -> None:
+    if not isinstance(grid, Grid):
+        remedy = "Pass its .grid." if isinstance(grid, Volume) else ""
+        raise type_error("grid", "be a Grid", type(grid).__name__, remedy)
+
+
+def _fitting(value: object, dtype: torch.dtype, argument: str) -> complex:
+    """Return `value` if `dtype` can hold it as it is, up to rounding."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, complex, np.number)):
+        raise type_error(argument, "be a number", f"{value!r} ({type(value).__name__})")
+    number: complex = value.item() if isinstance(value, np.number) else value
+    if dtype.is_complex:
+        return number
+    if isinstance(number, complex):
+        raise type_error(argument, f"be real for data of {dtype}", repr(number), "Convert the data first.")
+    if dtype.is_floating_point:
+        fits = not np.isfinite(number) or abs(number) <= torch.finfo(dtype).max
+    elif dtype == torch.bool:
+        fits = number in (0, 1)
+    else:
+        limits = torch.iinfo(dtype)
+        fits = float(number).is_integer() and limits.min <= number <= limits.max
+    if not fits:
+        raise value_error(argument, f"fit data of {dtype}", repr(number), "Convert the data first.")
+    return number

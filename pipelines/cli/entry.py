@@ -11,6 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipelines.cli.failures import ExitCode, explain
 from pipelines.cli.table import DEBUG_VARIABLE, PROGRAM, VERBS, version_line
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv
         Arguments without the program name; the process's own by default.
     """
+    _open_closed_streams()
     arguments, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
     with warnings.catch_warnings():
         if not debug:
@@ -41,6 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (Exception, KeyboardInterrupt) as error:
             code = _report(error, debug)
     return int(code)
+
+
+def _open_closed_streams() -> None:
+    """Give a stream that the shell closed (`>&-`) somewhere to go; Python has None in its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open until the exit
 
 
 def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:

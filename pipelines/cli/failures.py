@@ -60,8 +60,8 @@ class Failure:
 def explain(error: BaseException) -> Failure | None:
     """Return how to report `error` to the user, or None when it is a bug whose traceback matters.
 
-    A ValueError or TypeError counts as the user's only where our own code executed a `raise`; the same
-    types escaping from a library call, or from an operation that failed, are bugs.
+    A ValueError, TypeError or FloatingPointError counts as the user's only where our own code executed a
+    `raise`; the same types escaping from a library call, or from an operation that failed, are bugs.
     """
     if isinstance(error, KeyboardInterrupt):
         return Failure(ExitCode.INTERRUPTED, "interrupted")
@@ -77,7 +77,8 @@ def explain(error: BaseException) -> Failure | None:
         return Failure(ExitCode.RESOURCES, _resource_message(error))
     if isinstance(error, OSError):
         return Failure(ExitCode.INPUT, _file_message(error))
-    if isinstance(error, (ValueError, TypeError)) and _raised_by_us(error.__traceback__):
+    # FloatingPointError: numbers left the precision, which other settings or float64 mend.
+    if isinstance(error, (ValueError, TypeError, FloatingPointError)) and _raised_by_us(error.__traceback__):
         return Failure(ExitCode.USAGE, str(error))
     return None
 

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 from pipelines.config.nearest import nearest
 from pipelines.config.sources import Setting, expand, from_environment, from_file, from_overrides
-from pipelines.config.toml import default_text, expectation, section, to_toml, toml_value
+from pipelines.config.toml import default_text, expectation, section, to_toml, toml_key, toml_value
 
 try:
-    from pydantic import BaseModel, ConfigDict, Field, ValidationError
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
     from pydantic.fields import FieldInfo
 except ModuleNotFoundError:
     from operators.extras import require
@@ -28,7 +28,16 @@ except ModuleNotFoundError:
     require("pydantic", feature="The typed configuration", extra="cli")
     raise
 
-__all__ = ["Config", "ConfigError", "Field", "config_hash", "config_schema", "load", "to_toml"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Field",
+    "config_hash",
+    "config_schema",
+    "field_validator",
+    "load",
+    "to_toml",
+]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -131,7 +140,8 @@ def _fields(model: type[BaseModel], path: tuple[str, ...] = ()) -> dict[tuple[st
 def _unknown(
     setting: Setting, fields: Mapping[tuple[str, ...], FieldInfo], leaves: frozenset[tuple[str, ...]]
 ) -> str:
-    key = ".".join(setting.path)
+    # Quoted, "scan.views" is one name with a dot in it: shown as such.
+    key = ".".join(toml_key(part) for part in setting.path)
     meant = nearest(key, [".".join(leaf) for leaf in fields if leaf in leaves])
     if meant:
         hint = f"did you mean `{meant}`?"

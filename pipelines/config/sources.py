@@ -16,6 +16,8 @@ _POSITION = re.compile(r"^(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<co
 _HEADER = re.compile(r"^\s*\[+\s*([^\[\]]+?)\s*\]+\s*(?:#.*)?$")
 _ASSIGNMENT = re.compile(r"^\s*([A-Za-z0-9_.\"' -]+?)\s*=")
 
+_QUOTED = re.compile(r"\s*(\"[^\"]+\"|'[^']+')\s*")
+
 Path_ = tuple[str, ...]
 
 
@@ -67,7 +69,7 @@ def from_overrides(overrides: Sequence[str]) -> tuple[list[Setting], list[str]]:
     settings, problems = [], []
     for item in overrides:
         key, sign, text = item.partition("=")
-        path = tuple(part.strip() for part in key.split("."))
+        path = (key.strip()[1:-1],) if _QUOTED.fullmatch(key) else tuple(p.strip() for p in key.split("."))
         if not sign or not all(path):
             problems.append(f"--set must look like section.key=value, got {item!r}.")
             continue

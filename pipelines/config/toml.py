@@ -47,7 +47,7 @@ def toml_value(value: object) -> str:
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, Mapping):
-        pairs = (f"{_key(str(k))} = {toml_value(v)}" for k, v in value.items() if v is not None)
+        pairs = (f"{toml_key(str(k))} = {toml_value(v)}" for k, v in value.items() if v is not None)
         return "{ " + ", ".join(pairs) + " }" if value else "{}"
     if isinstance(value, Sequence):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
@@ -99,13 +99,15 @@ def _write_table(model: BaseModel, values: dict[str, Any], path: tuple[str, ...]
             continue
         lines += ["", *_comment(field)]
         value = values[name]
-        text = f"# {_key(name)} = (not set)" if value is None else f"{_key(name)} = {toml_value(value)}"
+        text = (
+            f"# {toml_key(name)} = (not set)" if value is None else f"{toml_key(name)} = {toml_value(value)}"
+        )
         lines.append(text)
     for name, child in tables:
         here = (*path, name)
         about = type(model).model_fields[name].description
         lines += ["", *_wrap(about)] if about else ["", *(f"# {line}" for line in _summary(type(child)))]
-        lines.append("[" + ".".join(_key(part) for part in here) + "]")
+        lines.append("[" + ".".join(toml_key(part) for part in here) + "]")
         before = len(lines)
         _write_table(child, values[name], here, lines)
         if lines[before : before + 1] == [""]:
@@ -130,7 +132,8 @@ def _summary(model: type[BaseModel]) -> list[str]:
     return (model.__doc__ or "").strip().splitlines()[:1]
 
 
-def _key(name: str) -> str:
+def toml_key(name: str) -> str:
+    """Return one part of a key, in quotes where TOML wants them."""
     return name if _BARE_KEY.fullmatch(name) else toml_value(name)
 
 
@@ -167,5 +170,5 @@ def _bounds(metadata: Sequence[Any]) -> str:
     for name, sign in _BOUNDS:
         limit = next((getattr(item, name) for item in items if hasattr(item, name)), None)
         if limit is not None and not (isinstance(limit, float) and math.isinf(limit)):
-            found.append(f" {sign} {limit}")
+            found.append(f" {sign} {limit:g}" if isinstance(limit, float) else f" {sign} {limit}")
     return " and".join(found)

@@ -1,7 +1,7 @@
 """What works on this machine: versions, hardware, and the optional parts, without importing any of them.
 
-Native libraries are asked in child processes (pipelines/probes.py); everything else is read from metadata.
-The answer is one JSON-ready dictionary; pipelines/doctor_view.py prints it.
+Native libraries are asked in child processes (probes.py, beside this file); everything else is read from
+metadata. The answer is one JSON-ready dictionary; view.py prints it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from pipelines.doctor.probes import ASTRA, TORCH, probe
 # Raised when a key changes its meaning or goes; new keys alone do not raise it.
 SCHEMA = 1
 OWN_PACKAGES = ("operators", "workbench", "pipelines")
+# napari brings none: which one is the user's choice.
+QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 
 
 def examine() -> dict[str, Any]:
@@ -85,13 +87,16 @@ def memory(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def graphics(env: Mapping[str, str]) -> dict[str, Any]:
-    """Return whether the viewer can open a window: an OpenGL library, and a display or Xvfb."""
+    """Return whether the viewer can open a window: a Qt binding, OpenGL, and a display or Xvfb."""
     linux = sys.platform.startswith("linux")
     gl = _loads("libGL.so.1") if linux else None
     egl = _loads("libEGL.so.1") if linux else None
     display = env.get("WAYLAND_DISPLAY") or env.get("DISPLAY") or None
     xvfb = shutil.which("Xvfb") is not None
+    binding = next((name for name in QT_BINDINGS if _found(name)), None)
     advice = []
+    if binding is None:
+        advice.append("install a Qt binding: pip install pyqt6")
     if linux and not (gl and egl):
         advice.append("install the OpenGL libraries (Debian: apt install libgl1 libegl1)")
     if linux and not display:
@@ -100,8 +105,16 @@ def graphics(env: Mapping[str, str]) -> dict[str, Any]:
             advice[-1] += " (Debian: apt install xvfb)"
     if env.get("QT_QPA_PLATFORM") in ("offscreen", "vnc", "minimal", "minimalegl"):
         advice.append(f"unset QT_QPA_PLATFORM={env['QT_QPA_PLATFORM']}: napari cannot draw with it")
-    ready = bool(gl and egl and (display or xvfb)) if linux else None
-    return {"ready": ready, "libGL": gl, "libEGL": egl, "display": display, "xvfb": xvfb, "advice": advice}
+    ready = bool(binding and gl and egl and (display or xvfb)) if linux else None
+    return {
+        "ready": ready,
+        "qt": binding,
+        "libGL": gl,
+        "libEGL": egl,
+        "display": display,
+        "xvfb": xvfb,
+        "advice": advice,
+    }
 
 
 def _core_package(name: str) -> dict[str, Any]:

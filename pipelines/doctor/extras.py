@@ -5,9 +5,14 @@ The list comes from the metadata of the installed distribution, so it cannot fal
 
 from __future__ import annotations
 
+import json
+import sys
 from importlib import metadata
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from pipelines import DISTRIBUTION
 
@@ -23,7 +28,7 @@ def report_extras() -> dict[str, Any]:
         checkout = Path(__file__).resolve().parents[2]
         return _unlisted(
             f"{DISTRIBUTION} is not installed (running from {checkout}), so its extras are unknown. "
-            f"Install it with: pip install -e '{checkout}'"
+            f"Install it with: {quote(sys.executable)} -m pip install -e {quote(str(checkout))}"
         )
     try:
         from packaging.requirements import Requirement
@@ -32,7 +37,9 @@ def report_extras() -> dict[str, Any]:
         return _unlisted("packaging is not installed, so requirements cannot be read. pip install packaging")
     requirements = [Requirement(text) for text in distribution.requires or ()]
     names = [canonicalize_name(name) for name in distribution.metadata.get_all("Provides-Extra") or ()]
-    return {"listed": True, "detail": None, "extras": [_extra(name, requirements) for name in names]}
+    folder = _checkout(distribution)
+    extras = [_extra(name, requirements, folder) for name in names]
+    return {"listed": True, "detail": None, "extras": extras}
 
 
 def package_version(name: str) -> tuple[str | None, str | None]:
@@ -51,38 +58,30 @@ def _unlisted(detail: str) -> dict[str, Any]:
     return {"listed": False, "detail": detail, "extras": []}
 
 
-def _extra(name: str, requirements: list[Requirement]) -> dict[str, Any]:
-    wanted: dict[str, Requirement] = {}
-    seen: set[str] = set()
-    _collect(name, requirements, wanted, seen)
-    packages = [_package(requirement) for requirement in wanted.values()]
+def _extra(name: str, requirements: list[Requirement], checkout: str | None) -> dict[str, Any]:
+    # hatchling writes an extra made of extras ([all]) out in full, so none has to be followed.
+    packages = [_package(requirement) for requirement in requirements if _belongs(requirement, name)]
     complete = all(package["status"] == "ok" for package in packages)
     return {
         "name": name,
-        "includes": sorted(seen - {name}),
         "complete": complete,
-        "install": None if complete else f"pip install '{DISTRIBUTION}[{name}]'",
+        "install": None if complete else _install_command(name, checkout),
         "packages": packages,
     }
 
 
-def _collect(
-    extra: str, requirements: list[Requirement], wanted: dict[str, Requirement], seen: set[str]
-) -> None:
-    """Gather what `extra` adds, following an extra made of extras ("inverse-workbench[io,ct]")."""
-    from packaging.utils import canonicalize_name
+def _checkout(distribution: metadata.Distribution) -> str | None:
+    """Return the folder of an editable install, which PEP 610 records, or None."""
+    recorded = json.loads(distribution.read_text("direct_url.json") or "{}")
+    editable = recorded.get("dir_info", {}).get("editable", False)
+    return url2pathname(urlsplit(recorded["url"]).path) if editable else None
 
-    if extra in seen:
-        return
-    seen.add(extra)
-    for requirement in requirements:
-        if not _belongs(requirement, extra):
-            continue
-        if canonicalize_name(requirement.name) == DISTRIBUTION:
-            for nested in sorted(requirement.extras):
-                _collect(canonicalize_name(nested), requirements, wanted, seen)
-        else:
-            wanted.setdefault(canonicalize_name(requirement.name), requirement)
+
+def _install_command(extra: str, checkout: str | None) -> str:
+    if checkout is None:
+        return f"pip install '{DISTRIBUTION}[{extra}]'"
+    wanted, pins = quote(f"{checkout}[{extra}]"), quote(str(Path(checkout) / "constraints.txt"))
+    return f"{quote(sys.executable)} -m pip install -e {wanted} -c {pins}"
 
 
 def _belongs(requirement: Requirement, extra: str) -> bool:

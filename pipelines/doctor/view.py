@@ -86,9 +86,10 @@ def _astra(found: dict[str, Any]) -> tuple[str, str]:
 
 
 def _graphics(gl: dict[str, Any]) -> tuple[str, str]:
+    qt = f"Qt by {gl['qt']}" if gl["qt"] else "no Qt binding"
     if gl["ready"] is None:
-        return "note", "not checked on this system"
-    parts = [f"{name} {'found' if gl[name] else 'not found'}" for name in ("libGL", "libEGL")]
+        return "note", f"{qt}, OpenGL not checked on this system"
+    parts = [qt, *(f"{name} {'found' if gl[name] else 'not found'}" for name in ("libGL", "libEGL"))]
     parts.append(f"display {gl['display']}" if gl["display"] else "no display")
     parts.append("Xvfb found" if gl["xvfb"] else "no Xvfb")
     return ("ok" if gl["ready"] else "missing"), ", ".join(parts)
@@ -112,9 +113,11 @@ def _show_extras(extras: dict[str, Any], console: Console) -> None:
     rows = []
     for extra in extras["extras"]:
         style = "green" if extra["complete"] else "yellow"
-        packages = Text(", ").join(_package(package) for package in extra["packages"])
-        if extra["includes"]:
-            packages = Text(f"all of {', '.join(extra['includes'])}")
+        if extra["name"] == "all":
+            ready = sum(package["status"] == "ok" for package in extra["packages"])
+            packages = Text(f"{ready} of its {len(extra['packages'])} packages")
+        else:
+            packages = Text(", ").join(_package(package) for package in extra["packages"])
         rows.append([Text(f"[{extra['name']}]", style=style), packages])
     _show_table(rows, console)
     console.print()

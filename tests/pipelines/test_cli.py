@@ -36,6 +36,9 @@ def house():
 def extra():
     require("no_such_module_xyz", feature="Reading TWIX", extra="siemens")
 
+def left_the_precision():
+    raise FloatingPointError("the numbers left float32. Use float64.")
+
 def missing_file():
     open("/no/such/file.nii")
 
@@ -167,6 +170,7 @@ def test_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
     ("verb", "code", "line"),
     [
         ("house", ExitCode.USAGE, "`views` must be > 0, got 0. Ask for at least one view."),
+        ("left_the_precision", ExitCode.USAGE, "the numbers left float32. Use float64."),
         ("extra", ExitCode.USAGE, "pip install 'inverse-workbench[siemens]'"),
         ("missing_file", ExitCode.INPUT, "'/no/such/file.nii': No such file or directory"),
         ("memory", ExitCode.RESOURCES, "Unable to allocate 3 TiB"),
@@ -272,6 +276,16 @@ def test_a_closed_pipe_is_no_traceback(arguments: list[str]) -> None:
             env=env,
         )
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize(("arguments", "code"), [("--version", 0), ("config show", 0), ("nonsense", 2)])
+def test_closed_streams_are_no_bug(arguments: str, code: int, closed: str) -> None:
+    command = f"{sys.executable} -m pipelines.cli {arguments} {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert ("not a verb" in done.stderr) is (arguments == "nonsense" and "2>" not in closed)
 
 
 def test_config_show_is_a_file_that_config_check_accepts(tmp_path: Path) -> None:

@@ -103,6 +103,20 @@ def test_unknown_key_names_the_nearest(typed: str, meant: str) -> None:
     assert problem == f"`{typed}` is not a known key (--set {typed}); did you mean `{meant}`?"
 
 
+def test_a_quoted_key_is_shown_with_its_quotes(tmp_path: Path) -> None:
+    file = tmp_path / "demo.toml"
+    file.write_text('"scan.views" = 10\n')
+    for path, overrides in ((file, ()), (None, ('"scan.views"=10',)), (None, ("'scan.views'=10",))):
+        (problem,) = problems(path, *overrides)
+        assert problem.startswith('`"scan.views"` is not a known key')
+        assert problem.endswith("did you mean `scan.views`?")
+
+
+def test_a_phantom_of_one_voxel_is_refused() -> None:
+    (problem,) = problems(None, "phantom.shape=[1, 1, 1]")
+    assert problem.startswith("`phantom.shape`: must have two voxels or more along some axis")
+
+
 def test_unknown_key_without_a_neighbour_lists_the_known_ones() -> None:
     (problem,) = problems(None, "scan.qqqqqqq=1")
     assert "known here: scan.views, scan.photons." in problem
@@ -113,10 +127,10 @@ def test_wrong_values_say_key_expectation_value_origin_and_default(tmp_path: Pat
     file.write_text('# a comment\n[scan]\n\nviews = "many"\n[phantom]\nshape = [1, 2]\n')
     found = problems(file, "solve.gradient_sd=-1", env={"WORKBENCH_SCAN__PHOTONS": "lots"})
     assert set(found) == {
-        f'`scan.views` must be an integer >= 1, got "many" ({file}:4). The default is 90.',
-        f"`phantom.shape` must be 3 integers > 0, got [1, 2] ({file}:6). The default is [64, 96, 128].",
-        '`scan.photons` must be a number > 0, got "lots" (environment variable WORKBENCH_SCAN__PHOTONS). '
-        "The default is 20000.0.",
+        f'`scan.views` must be an integer >= 1, got "many" ({file}:4). The default is 60.',
+        f"`phantom.shape` must be 3 integers > 0, got [1, 2] ({file}:6). The default is [40, 96, 128].",
+        '`scan.photons` must be a number >= 1 and <= 1e+12, got "lots" '
+        "(environment variable WORKBENCH_SCAN__PHOTONS). The default is 20000.0.",
         "`solve.gradient_sd` must be a number > 0, got -1 (--set solve.gradient_sd). The default is 0.0006.",
     }
 
@@ -217,7 +231,7 @@ def test_toml_round_trip(tmp_path: Path) -> None:
 
 def test_toml_shows_every_field_with_description_and_default() -> None:
     text = to_toml(load(DemoConfig, env={}, overrides=["scan.views=60"]))
-    assert "# Number of views over half a turn; an integer >= 1; default 90\nviews = 60\n" in text
+    assert "# Number of views over half a turn; an integer >= 1; default 60\nviews = 60\n" in text
     assert tomllib.loads(text).keys() == DemoConfig.model_fields.keys()
     assert "# limit = (not set)" in to_toml(Outer())
 
@@ -236,7 +250,7 @@ def test_models_are_frozen() -> None:
 
 def test_schema_describes_the_keys() -> None:
     schema = json.loads(config_schema(DemoConfig))
-    assert schema["$defs"]["ScanConfig"]["properties"]["views"]["default"] == 90
+    assert schema["$defs"]["ScanConfig"]["properties"]["views"]["default"] == 60
 
 
 def test_without_pydantic_the_extra_is_named(tmp_path: Path) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from pipelines import DISTRIBUTION
 from pipelines.doctor import examine as doctor
 from pipelines.doctor.extras import package_version, report_extras
 from pipelines.doctor.probes import ASTRA, probe
@@ -43,7 +46,8 @@ Requires-Dist: numpy
 Requires-Dist: typer>=0.1; extra == 'cli'
 Requires-Dist: no-such-package-xyz>=2; extra == 'exotic'
 Requires-Dist: numpy>=999; extra == 'exotic'
-Requires-Dist: inverse-workbench[cli,exotic]; extra == 'all'
+Requires-Dist: typer>=0.1; extra == 'all'
+Requires-Dist: no-such-package-xyz>=2; extra == 'all'
 Requires-Dist: half-xyz[part]; extra == 'exotic'
 Requires-Dist: no-such-package-xyz; (sys_platform == 'amiga') and extra == 'elsewhere'
 """
@@ -90,6 +94,7 @@ def test_json_of_a_healthy_core(tmp_path: Path) -> None:
     assert "CPU 2D only" in " ".join(text.split())
     assert "\npip install 'inverse-workbench[exotic]'\n" in text
     assert "\n[exotic]" in text
+    assert "[all] 1 of its 2 packages" in " ".join(text.split())
     assert "The core works." in text
 
 
@@ -148,16 +153,43 @@ def test_extras_come_from_the_installed_metadata(tmp_path: Path, monkeypatch: py
     assert extras["exotic"]["install"] == "pip install 'inverse-workbench[exotic]'"
     statuses = {package["name"]: package["status"] for package in extras["exotic"]["packages"]}
     assert statuses == {"no-such-package-xyz": "missing", "numpy": "outdated", "half-xyz": "incomplete"}
-    assert extras["all"]["includes"] == ["cli", "exotic"]
-    assert {package["name"] for package in extras["all"]["packages"]} == {"typer", *statuses}
+    assert [package["name"] for package in extras["all"]["packages"]] == ["typer", "no-such-package-xyz"]
     assert extras["elsewhere"]["packages"] == []
+
+
+def test_an_editable_install_is_completed_by_the_command_that_works_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "inverse_workbench", METADATA)
+    info = tmp_path / "inverse_workbench-9.9.dist-info"
+    url = "file:///some%20where/main"
+    (info / "direct_url.json").write_text(json.dumps({"dir_info": {"editable": True}, "url": url}))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    extras = {extra["name"]: extra for extra in report_extras()["extras"]}
+    assert shlex.split(extras["exotic"]["install"]) == [
+        *(sys.executable, "-m", "pip", "install", "-e", "/some where/main[exotic]"),
+        *("-c", "/some where/main/constraints.txt"),
+    ]
+    (info / "direct_url.json").write_text(json.dumps({"dir_info": {}, "url": url}))
+    extras = {extra["name"]: extra for extra in report_extras()["extras"]}
+    assert extras["exotic"]["install"] == "pip install 'inverse-workbench[exotic]'"
+
+
+def test_an_extra_of_extras_is_flat_in_the_metadata() -> None:
+    """What the doctor relies on: hatchling writes [all] out, and names no extra of our own."""
+    try:
+        requires = metadata.distribution(DISTRIBUTION).requires or []
+    except metadata.PackageNotFoundError:
+        pytest.skip("not installed")
+    assert any("extra == 'all'" in requirement for requirement in requires)
+    assert not [requirement for requirement in requires if requirement.startswith(DISTRIBUTION)]
 
 
 def test_a_bare_checkout_says_that_extras_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.doctor.extras.DISTRIBUTION", "no-such-distribution-xyz")
     report = report_extras()
     assert (report["listed"], report["extras"]) == (False, [])
-    assert f"pip install -e '{ROOT}'" in report["detail"]
+    assert f"{sys.executable} -m pip install -e {ROOT}" in report["detail"]
 
 
 def test_unreadable_metadata_is_broken_not_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,12 +219,18 @@ def test_memory_respects_a_container(tmp_path: Path) -> None:
 def test_graphics_needs_a_library_and_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.doctor.examine.shutil.which", lambda _: None)
     monkeypatch.setattr("pipelines.doctor.examine._loads", lambda _: True)
+    monkeypatch.setattr("pipelines.doctor.examine._found", lambda name: name == "PySide6")
     assert doctor.graphics({"DISPLAY": ":0"})["ready"] is True
     headless = doctor.graphics({})
     assert headless["ready"] is False
     assert "xvfb-run" in headless["advice"][0]
     offscreen = doctor.graphics({"DISPLAY": ":0", "QT_QPA_PLATFORM": "offscreen"})
     assert "QT_QPA_PLATFORM=offscreen" in offscreen["advice"][0]
+    assert offscreen["qt"] == "PySide6"
+    monkeypatch.setattr("pipelines.doctor.examine._found", lambda name: False)
+    without = doctor.graphics({"DISPLAY": ":0"})
+    assert (without["qt"], without["ready"]) == (None, False)
+    assert without["advice"] == ["install a Qt binding: pip install pyqt6"]
 
 
 @pytest.mark.parametrize("width", [40, 200])
@@ -214,7 +252,10 @@ def test_the_view_shows_gpus_and_broken_parts_at_any_width(width: int) -> None:
         "xarray": {"status": "ok", "version": "2025.1", "detail": None},
         "astra": {"status": "broken", "detail": "RuntimeError: [no] driver"},
         "triton": {"status": "missing", "version": None, "detail": None},
-        "gl": {"ready": None, "libGL": None, "libEGL": None, "display": None, "xvfb": False, "advice": []},
+        "gl": {
+            "ready": None, "qt": None, "libGL": None, "libEGL": None, "display": None, "xvfb": False,
+            "advice": [],
+        },
         "extras": {"listed": False, "detail": "unknown extras", "extras": []},
     }  # fmt: skip
     text = " ".join(rendered(report, width).split())

@@ -1,4 +1,10 @@
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
 from operators.grid import Grid, TimeAxis
@@ -13,9 +19,51 @@ def test_axes_units_and_frame_are_labelled() -> None:
     assert exported.dims == ("t", "z", "y", "x")
     assert exported.name == "mu"
     assert exported.attrs["units"] == "1/mm"
-    assert exported.attrs["space"] == "RAS"
-    assert np.array_equal(exported.attrs["affine"], grid.affine)
+    assert exported.attrs["space"] == "scanner"
+    assert np.array_equal(np.reshape(exported.attrs["affine"], (4, 4)), grid.affine)
     assert exported.z.values.tolist() == [0.0, 5.0]
     assert exported.x.attrs["units"] == "mm"
     assert exported.t.values.tolist() == [1.0, 1.5]
+    assert exported.t.attrs["units"] == "s"
     assert np.array_equal(exported.values, data.numpy())
+
+
+def test_it_is_a_copy_also_of_lazy_views() -> None:
+    grid = Grid.from_spacing((2, 3, 4), 1.0)
+    data = torch.ones(grid.shape)
+    exported = to_xarray(Volume(data, grid))
+    exported[:] = 5
+    assert (data == 1).all()
+    negative = (torch.ones(grid.shape) * 1j).conj().imag  # negated lazily
+    assert negative.is_neg()
+    assert (to_xarray(Volume(negative, grid)).values == -1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int16, torch.complex64])
+def test_it_goes_through_netcdf(tmp_path: Path, dtype: torch.dtype) -> None:
+    pytest.importorskip("h5netcdf", reason="netCDF needs [io]")
+    import xarray
+
+    grid = Grid.from_spacing((2, 3, 4), (5.0, 2.0, 1.0)).flip(1).with_time(TimeAxis(2, 0.5, 1.0))
+    data = torch.arange(48).reshape(grid.array_shape).to(dtype)
+    exported = to_xarray(
+        Volume(data * (1 - 2j) if dtype.is_complex else data, grid, "1/mm", "mni"), name="mu"
+    )
+    options = {"invalid_netcdf": True} if dtype.is_complex else {}
+    with pytest.warns(UserWarning, match="invalid netcdf") if dtype.is_complex else contextlib.nullcontext():
+        exported.to_netcdf(tmp_path / "a.nc", engine="h5netcdf", **options)
+    with xarray.open_dataarray(tmp_path / "a.nc", engine="h5netcdf") as back:
+        xarray.testing.assert_equal(back, exported)
+        assert back.values.dtype == exported.values.dtype
+        assert np.array_equal(np.reshape(back.attrs["affine"], (4, 4)), grid.affine)
+        assert (back.name, back.attrs["units"], back.attrs["space"]) == ("mu", "1/mm", "mni")
+
+
+def test_xarray_is_imported_only_when_a_result_is_exported() -> None:
+    code = "import sys, workbench, workbench.export; raise SystemExit('xarray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_a_volume_is_exported() -> None:
+    with pytest.raises(TypeError, match="`volume` must be a Volume, got Tensor"):
+        to_xarray(torch.zeros(2, 3, 4))  # type: ignore[arg-type]

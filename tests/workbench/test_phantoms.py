@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from operators.grid import Grid
-from workbench.phantoms import WATER, chest_phantom
+from workbench.phantoms import WATER, _ribs, chest_phantom
 
 GRID = Grid.from_spacing((12, 48, 64), (12.0, 5.0, 5.0))
 
@@ -33,6 +33,19 @@ def test_it_is_the_same_object_on_any_grid_and_for_one_seed() -> None:
     fine = chest_phantom(coarse.resample(shape=(40, 120, 160)), seed=3).downsample(2)
     # The edge is one voxel wide on either grid: only voxels on a surface differ.
     assert (fine.data - chest_phantom(coarse, seed=3).data).abs().mean() < 0.02 * WATER
+
+
+def test_the_chest_is_about_the_centre_of_its_grid_wherever_that_lies() -> None:
+    elsewhere = Grid.from_spacing(GRID.shape, GRID.spacing, centre=(100.0, -50.0, 300.0))
+    assert torch.allclose(chest_phantom(elsewhere).data, chest_phantom(GRID).data, atol=1e-6)
+
+
+@pytest.mark.parametrize("y", [-26.0, 0.0, 26.0])
+def test_ribs_fall_from_the_spine_to_the_front(y: float) -> None:
+    x = 128 * np.sqrt(1 - (y / 84) ** 2)
+    height = 13 - 0.25 * y  # of one rib; the next gap is half a period up
+    points = np.array([[x, y, height], [x, y, height + 13], [-x, y, height], [x, y, height + 26]])
+    assert _ribs(points, edge=1.0).tolist() == [1.0, 0.0, 1.0, 1.0]
 
 
 def test_bad_arguments() -> None:

@@ -7,8 +7,8 @@ import warnings
 import torch
 from torch import Tensor
 
-from operators.checks import check_finite, check_tensor
-from operators.errors import value_error
+from operators.checks import check_finite, check_number, check_tensor
+from operators.errors import type_error, value_error
 
 __all__ = ["line_integrals", "log_weights"]
 
@@ -19,13 +19,12 @@ STARVED = 0.5
 def line_integrals(counts: Tensor, blank: float | Tensor) -> Tensor:
     """Return -log(counts / blank) for photon `counts` >= 0 and the `blank` count without an object.
 
+    `blank` is one number, or a tensor that broadcasts to the counts, such as one per detector column.
     Rays that counted nothing are set to half a count, and the share of them is warned about: such
     data need a likelihood on the counts.
     """
     _check_counts(counts)
-    reference = torch.as_tensor(blank, dtype=counts.dtype, device=counts.device)
-    if not bool(torch.isfinite(reference).all() & (reference > 0).all()):
-        raise value_error("blank", "be finite and > 0", blank)
+    reference = _reference(blank, counts)
     starved = float((counts <= 0).double().mean())
     if starved > 0:
         warnings.warn(
@@ -43,8 +42,26 @@ def log_weights(counts: Tensor) -> Tensor:
     return counts.clamp(min=STARVED)
 
 
+def _reference(blank: object, counts: Tensor) -> Tensor:
+    if not isinstance(blank, Tensor):
+        return counts.new_tensor(check_number(blank, "blank", positive=True))
+    if blank.is_complex():
+        raise type_error("blank", "be real", blank.dtype)
+    pairs = zip(reversed(blank.shape), reversed(counts.shape), strict=False)
+    if blank.ndim > counts.ndim or any(b not in (1, n) for b, n in pairs):
+        raise value_error(
+            "blank", f"be a number or broadcast to {tuple(counts.shape)}", f"shape {tuple(blank.shape)}"
+        )
+    reference = blank.to(counts)
+    if not bool((torch.isfinite(reference) & (reference > 0)).all()):
+        raise value_error("blank", "be finite and > 0", f"a minimum of {float(reference.min())}")
+    return reference
+
+
 def _check_counts(counts: Tensor) -> None:
     check_tensor(counts, "counts")
+    if counts.is_complex():
+        raise type_error("counts", "be real", counts.dtype)
     check_finite(counts, "counts")
-    if counts.is_complex() or bool((counts < 0).any()):
-        raise value_error("counts", "be real and >= 0", f"a minimum of {float(counts.real.min())}")
+    if bool((counts < 0).any()):
+        raise value_error("counts", "be >= 0", f"a minimum of {float(counts.min())}")

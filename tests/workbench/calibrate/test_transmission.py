@@ -33,12 +33,37 @@ def test_weights_are_the_inverse_variance_of_the_logarithm() -> None:
 @pytest.mark.parametrize(
     ("counts", "blank", "message"),
     [
-        (torch.tensor([-1.0]), 10.0, "`counts` must be real and >= 0, got a minimum of -1.0"),
+        (torch.tensor([-1.0]), 10.0, "`counts` must be >= 0, got a minimum of -1.0"),
         (torch.tensor([math.nan]), 10.0, "`counts` must hold finite values"),
-        (torch.tensor([1.0]), 0.0, "`blank` must be finite and > 0, got 0.0"),
-        (torch.tensor([1.0]), math.inf, "`blank` must be finite and > 0"),
+        (torch.tensor([1.0]), 0.0, "`blank` must be a finite number > 0, got 0.0"),
+        (torch.tensor([1.0]), math.inf, "`blank` must be a finite number > 0, got inf"),
+        (torch.ones(2), torch.tensor([1.0, 0.0]), "`blank` must be finite and > 0, got a minimum of 0.0"),
+        (torch.ones(2), torch.tensor([1.0, math.nan]), "`blank` must be finite and > 0"),
+        (
+            torch.ones(4, 2),
+            torch.ones(4),
+            r"`blank` must be a number or broadcast to \(4, 2\), got shape \(4,\)",
+        ),
+        (torch.ones(2), torch.ones(3, 2), r"`blank` must be a number or broadcast to \(2,\)"),
     ],
 )
-def test_bad_counts(counts: torch.Tensor, blank: float, message: str) -> None:
+def test_bad_values(counts: torch.Tensor, blank: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        line_integrals(counts, blank)
+
+
+@pytest.mark.parametrize(
+    ("counts", "blank", "message"),
+    [
+        (torch.ones(2), None, "`blank` must be a finite number > 0, got None"),
+        (torch.ones(2), "x", "`blank` must be a finite number > 0, got 'x'"),
+        (torch.ones(2), 1j, "`blank` must be a finite number > 0, got 1j"),
+        (torch.ones(2), torch.ones(2) * 1j, "`blank` must be real, got torch.complex64"),
+        (torch.ones(2) * 1j, 10.0, "`counts` must be real, got torch.complex64"),
+        (torch.ones(2, dtype=torch.int32), 10.0, "`counts` must have dtype float32"),
+        ([1.0], 10.0, "`counts` must be a torch.Tensor, got list"),
+    ],
+)
+def test_wrong_kinds(counts: torch.Tensor, blank: float, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
         line_integrals(counts, blank)

@@ -19,7 +19,11 @@ LANDMARK = (3, 1, 6)  # array index (z, y, x)
 
 
 def phantom(
-    *, mirrored: bool = False, time: TimeAxis | None = None, dtype: torch.dtype = torch.float32
+    *,
+    mirrored: bool = False,
+    time: TimeAxis | None = None,
+    dtype: torch.dtype = torch.float32,
+    space: str = "scanner",
 ) -> Volume:
     """Return a volume in which every voxel differs and one, the landmark, is the largest."""
     affine = np.eye(4)
@@ -28,7 +32,7 @@ def phantom(
     grid = Grid((5, 6, 8), affine, time)
     data = torch.arange(np.prod(grid.array_shape), dtype=torch.float64).reshape(grid.array_shape)
     data[(..., *LANDMARK)] = 1e4
-    return Volume(data.to(dtype), grid, "1/mm")
+    return Volume(data.to(dtype), grid, "1/mm", space)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -136,37 +140,63 @@ def test_a_sheared_grid_has_a_frame_all_the_same(tmp_path: Path) -> None:
     affine = np.eye(4)
     affine[1, 0] = 0.2  # slices shifted along anterior: a tilted gantry
     volume = Volume(torch.zeros(2, 3, 4), Grid((2, 3, 4), affine))
-    back = read_nifti(write_nifti(tmp_path / "a.nii", volume))
-    assert back.grid.matches(volume.grid)
+    path = write_nifti(tmp_path / "a.nii", volume)
+    assert read_nifti(path).grid.matches(volume.grid)
+    header = nibabel.load(path).header
+    # A quaternion cannot shear: better no qform than a wrong one.
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 0)
+    assert header.get_zooms() == pytest.approx(volume.grid.spacing[::-1])
 
 
-def test_a_file_without_a_frame_is_warned_about(tmp_path: Path) -> None:
-    nibabel.save(nibabel.Nifti1Image(np.zeros((2, 3, 4), np.float32), None), tmp_path / "a.nii")
+@pytest.mark.parametrize(("space", "code"), [("scanner", 1), ("aligned", 2), ("talairach", 3), ("mni", 4)])
+def test_the_space_is_the_frame_code_both_ways(tmp_path: Path, space: str, code: int) -> None:
+    path = write_nifti(tmp_path / "a.nii", phantom(space=space))
+    header = nibabel.load(path).header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (code, code)
+    assert read_nifti(path).space == space
+
+
+def test_a_file_without_a_frame_is_warned_about_and_stays_without(tmp_path: Path) -> None:
+    bare = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.float32), None)
+    bare.header.set_zooms((2.0, 3.0, 4.0))
+    nibabel.save(bare, tmp_path / "a.nii")
     with pytest.warns(UserWarning, match="states no frame"):
-        read_nifti(tmp_path / "a.nii")
+        volume = read_nifti(tmp_path / "a.nii")
+    assert (volume.space, volume.grid.spacing) == ("unknown", (4.0, 3.0, 2.0))
+    with pytest.warns(UserWarning, match="written without a frame: the volume's space is 'unknown'"):
+        path = write_nifti(tmp_path / "b.nii", volume)
+    header = nibabel.load(path).header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (0, 0)
+    with pytest.warns(UserWarning, match="states no frame"):
+        again = read_nifti(path)
+    assert (again.space, again.grid) == ("unknown", volume.grid)
 
 
-def test_bad_paths_and_values(tmp_path: Path) -> None:
-    volume = phantom()
-    with pytest.raises(ValueError, match=r"`path` must end in \.nii or \.nii\.gz, got 'a\.png'"):
-        write_nifti("a.png", volume)
-    with pytest.raises(FileNotFoundError, match="does not exist. Make it first"):
-        write_nifti(tmp_path / "nowhere" / "a.nii", volume)
-    with pytest.raises(FileNotFoundError):
-        read_nifti(tmp_path / "absent.nii")
-    with pytest.raises(ValueError, match="fit 32-bit integers"):
-        write_nifti(tmp_path / "a.nii", volume.with_data(torch.full(volume.grid.shape, 2**40)))
-    (tmp_path / "text.nii").write_text("not an image")
-    with pytest.raises(ValueError, match=r"`path` must be a NIfTI image"):
-        read_nifti(tmp_path / "text.nii")
+@pytest.mark.parametrize(
+    ("sform", "qform", "space"), [(4, 0, "mni"), (0, 1, "scanner"), (4, 1, "mni"), (5, 0, "aligned")]
+)
+def test_one_code_is_a_frame(tmp_path: Path, sform: int, qform: int, space: str) -> None:
+    image = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.float32), None)
+    image.header.set_sform(np.diag([1.0, 2, 3, 1]), code=sform)
+    image.header.set_qform(np.diag([1.0, 2, 3, 1]), code=qform)
+    nibabel.save(image, tmp_path / "a.nii")
+    volume = read_nifti(tmp_path / "a.nii")  # and no warning
+    assert (volume.space, volume.grid.spacing) == (space, (3.0, 2.0, 1.0))
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(image: object, path: Path) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(nibabel, "save", fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_nifti(tmp_path / "a.nii", phantom())
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("length", "millimetres", "duration", "seconds"),
+    [("meter", 1000.0, "sec", 1.0), ("micron", 1e-3, "msec", 1e-3), ("mm", 1.0, "usec", 1e-6)],
+)
+def test_units_of_the_header(
+    tmp_path: Path, length: str, millimetres: float, duration: str, seconds: float
+) -> None:
+    image = nibabel.Nifti1Image(np.zeros((2, 3, 4, 5), np.float32), np.diag([2.0, 3, 4, 1]))
+    image.header.set_xyzt_units(length, duration)
+    image.header["pixdim"][4] = 8.0
+    image.header["toffset"] = 2.0
+    nibabel.save(image, tmp_path / "a.nii")
+    grid = read_nifti(tmp_path / "a.nii").grid
+    assert grid.spacing == pytest.approx((4 * millimetres, 3 * millimetres, 2 * millimetres))
+    assert grid.time is not None
+    assert (grid.time.step, grid.time.start) == pytest.approx((8 * seconds, 2 * seconds))
