@@ -19,13 +19,13 @@ from operators.grid import Grid
 from operators.space import Space
 
 
-class _Checked(torch.autograd.Function):
-    """Identity that refuses non-finite entries; it sees plain tensors also under torch.func."""
+class _Look(torch.autograd.Function):
+    """Look at the values of a tensor and raise, as a side effect: plain tensors also under torch.func."""
 
     @staticmethod
     def forward(x: Tensor, argument: str) -> Tensor:
         check_finite(x, argument)
-        return x.data  # the same values; neither the argument itself nor a view of it
+        return x.new_empty(0)
 
     @staticmethod
     def setup_context(
@@ -34,28 +34,22 @@ class _Checked(torch.autograd.Function):
         del ctx, inputs, output
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
-        del ctx
-        return gradients[0], None
-
-    @staticmethod
     def jvp(ctx: torch.autograd.function.FunctionCtx, *tangents: Tensor) -> Tensor:
         del ctx
-        return tangents[0].clone()
+        return tangents[0].new_empty(0)
 
     @staticmethod
-    def vmap(
-        info: object, in_dims: tuple[int | None, ...], x: Tensor, argument: str
-    ) -> tuple[Tensor, int | None]:
-        del info
-        return _Checked.apply(x, argument), in_dims[0]  # type: ignore[no-untyped-call]
+    def vmap(info: object, in_dims: tuple[int | None, ...], x: Tensor, argument: str) -> tuple[Tensor, None]:
+        del info, in_dims
+        return _Look.apply(x, argument), None  # type: ignore[no-untyped-call]
 
 
 def checked_finite(x: Tensor, argument: str) -> Tensor:
-    """Return `x`, differentiably, or raise if it holds a NaN or an infinity."""
-    if torch.compiler.is_compiling():
-        return x  # a value test would split the compiled graph; the driver's guard looks instead
-    return _Checked.apply(x, argument)  # type: ignore[no-untyped-call, no-any-return]
+    """Return `x` itself, or raise if it holds a NaN or an infinity."""
+    # Inside a compiled graph a value test would split it; the driver's guard looks instead.
+    if not torch.compiler.is_compiling():
+        _Look.apply(x.detach(), argument)  # type: ignore[no-untyped-call]
+    return x
 
 
 class Operator(ABC):
@@ -110,7 +104,7 @@ class Operator(ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Return A(x) for `x` of shape (..., *domain.shape)."""
         self._check(x, self.domain, "x")
-        return self._nested(checked_finite(x, "x"))
+        return checked_finite(self._nested(checked_finite(x, "x")), "A(x)")
 
     def vjp(self, x: Tensor, r: Tensor) -> Tensor:
         """Return J(x)^H r, the gradient at `x` of Re <r, A(x)> with `r` held fixed.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import cmath
 import dataclasses
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Number
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
@@ -40,6 +42,19 @@ def check_number(
     too_small = (positive and number <= 0) or (non_negative and number < 0)
     if not math.isfinite(number) or too_small:
         raise value_error(argument, expected, repr(value), remedy)
+    return number
+
+
+def check_scalar(value: object, argument: str) -> complex:
+    """Return one finite real or complex number, also out of a tensor of one entry."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.requires_grad:
+        value = value.item()
+    if not isinstance(value, Number):
+        remedy = "Weights that vary: Diagonal(space, weights)."
+        raise type_error(argument, "be one number", repr(value), remedy)
+    number: complex = complex(value)  # type: ignore[call-overload]
+    if not cmath.isfinite(number):
+        raise value_error(argument, "be finite", number)
     return number
 
 
@@ -81,7 +96,7 @@ def check_finite(value: torch.Tensor, argument: str) -> None:
             argument,
             "hold finite values only",
             f"{bad} NaN or infinite of {value.numel()} entries",
-            "Mask or replace them before the physics sees them.",
+            "Mask or replace such data before the physics sees them; rescale what overflows, or use float64.",
         )
 
 
@@ -124,7 +139,10 @@ def check_spacing(values: Sequence[float] | float, name: str) -> tuple[float, fl
 def check_points(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return points (..., 3) as float64."""
     try:
-        points = np.asarray(values, dtype=np.float64)
+        points = np.asarray(values)
+        if np.iscomplexobj(points):
+            raise TypeError
+        points = points.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise type_error(name, "be numbers of shape (..., 3)", repr(values)) from error
     if points.ndim == 0 or points.shape[-1] != 3:

@@ -36,7 +36,8 @@ class FiniteDifferences(LinearOperator):
         if grid is None:
             raise value_error("domain", "lie on a Grid, for spacings in mm", domain)
         shape = grid.shape
-        if axes is not None and not isinstance(axes, Sequence):
+        whole = isinstance(axes, Sequence) and all(isinstance(axis, int) for axis in axes)
+        if axes is not None and not whole:
             raise type_error("axes", "be a sequence of array axes", repr(axes))
         chosen = tuple(axes) if axes is not None else tuple(a for a in range(3) if shape[a] > 1)
         if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= {0, 1, 2}:

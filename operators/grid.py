@@ -74,6 +74,8 @@ class Grid:
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", check_triple(self.shape, "shape"))
         object.__setattr__(self, "affine", _checked_affine(self.affine))
+        if self.time is not None and not isinstance(self.time, TimeAxis):
+            raise type_error("time", "be a TimeAxis or None", repr(self.time))
 
     # -- making one ----------------------------------------------------------------------------
 
@@ -128,8 +130,6 @@ class Grid:
 
     def with_time(self, time: TimeAxis | None) -> Grid:
         """Return the same place with another time axis."""
-        if time is not None and not isinstance(time, TimeAxis):
-            raise type_error("time", "be a TimeAxis or None", repr(time))
         return Grid(self.shape, self.affine, time)
 
     # -- what it is ----------------------------------------------------------------------------
@@ -299,6 +299,7 @@ class Grid:
         if self.shape != other.shape or self.time != other.time:
             return False
         tolerance = 1e-4 * min(*self.spacing, *other.spacing) if tolerance is None else tolerance
+        check_number(tolerance, "tolerance", non_negative=True)
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1).T
         apart = self.index_to_world(corners) - other.index_to_world(corners)
         return bool(np.abs(apart).max() <= tolerance)
@@ -324,6 +325,8 @@ class Grid:
 
 def _checked_affine(affine: ArrayLike) -> FloatArray:
     try:
+        if np.iscomplexobj(affine):
+            raise TypeError
         matrix = np.array(affine, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise value_error("affine", "be a 4x4 matrix of numbers", repr(affine)) from error

@@ -70,6 +70,7 @@ def conjugate_gradient(
     count = torch.zeros(b.shape[0], dtype=torch.int64, device=b.device)
     energy = _sums(r, r)
     _require_finite(energy, 0)
+    begun, first = energy.sqrt(), x.clone()
     last_true = torch.full_like(scale, torch.inf)
     stalled = torch.zeros_like(scale, dtype=torch.bool)
     active = energy.sqrt() > goal
@@ -84,7 +85,7 @@ def conjugate_gradient(
             slope = curvature / torch.where(active, _sums(p, p), 1.0)
             steepest = torch.maximum(steepest, slope)
             # A direction without curvature lies in the null space: stepping along it would only diverge.
-            active = active & (slope > torch.finfo(scale.dtype).eps * steepest)
+            active = active & (slope > 10 * torch.finfo(scale.dtype).eps * steepest)
             step = torch.where(active, energy / torch.where(active, curvature, 1.0), 0.0)
             x += _column(step, x) * p
             r -= _column(step, r) * image
@@ -107,6 +108,9 @@ def conjugate_gradient(
         if iteration >= limit or not bool(active.any()):
             break
         p = r.clone()
+    # A singular system without a solution may diverge: no answer is worse than where it began.
+    worse = _column(true > begun, x)
+    x, true = torch.where(worse, first, x), torch.minimum(true, begun)
     residual = torch.where(scale > 0, true / torch.where(scale > 0, scale, 1.0), true)
     return CGResult(x * _column(unit, x), count, residual, true <= goal)
 

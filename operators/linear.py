@@ -7,17 +7,16 @@ pseudo-inverse, norm and trace, of products too, then follows from these.
 
 from __future__ import annotations
 
-import cmath
 from dataclasses import dataclass
-from numbers import Number
 from typing import overload
 
 from torch import Tensor
 
 from operators.base import Operator
+from operators.checks import check_scalar
 from operators.constant import single_device
 from operators.errors import NoClosedFormError, type_error, value_error
-from operators.solves import NormalSolves
+from operators.solves import NormalSolves, Stopping
 from operators.spectrum import Spectrum
 
 
@@ -80,7 +79,7 @@ class LinearOperator(NormalSolves):
 
     def __truediv__(self, divisor: complex) -> LinearOperator:
         """Return A / divisor."""
-        number = _number(divisor, "divisor")
+        number = check_scalar(divisor, "divisor")
         if number == 0:
             raise value_error("divisor", "not be zero", divisor)
         return Scaled(1 / number, self)
@@ -99,7 +98,7 @@ class LinearOperator(NormalSolves):
         max_iterations: int = 1000,
     ) -> Tensor:
         """Return the z of (A A^H + c I) z = r, the same solve in the space of the data."""
-        return self.H.normal_solve(r, c, start=start, tolerance=tolerance, max_iterations=max_iterations)
+        return self.H._checked_solve(r, c, start, Stopping(tolerance, max_iterations, "r"))
 
     def svd(self) -> SVD:
         """Return the singular value decomposition where it has a closed form."""
@@ -118,6 +117,20 @@ class LinearOperator(NormalSolves):
 
     def _svd(self) -> SVD | None:
         return None
+
+    def _solve_normal(self, b: Tensor, c: Tensor, start: Tensor | None, stopping: Stopping) -> Tensor:
+        if self._gram_spectrum is not None or (factors := self._svd()) is None:
+            return super()._solve_normal(b, c, start, stopping)
+        # A^H A = v s^2 v^H and v v^H = I.
+        coefficients = factors.v._apply_adjoint(b)
+        shift = c.reshape(-1, *[1] * (coefficients.ndim - 1))
+        return factors.v._apply(Spectrum(factors.s.double() ** 2).solve(coefficients, shift))
+
+    def _pseudo_solve(self, b: Tensor, cutoff: float) -> Tensor | None:
+        if self._gram_spectrum is not None or (factors := self._svd()) is None:
+            return super()._pseudo_solve(b, cutoff)
+        squares = Spectrum(factors.s.double() ** 2)
+        return factors.v._apply(squares.pseudo_solve(factors.v._apply_adjoint(b), cutoff))
 
 
 class Adjoint(LinearOperator):
@@ -280,7 +293,7 @@ class Scaled(LinearOperator):
     """factor A; a complex factor needs complex values."""
 
     def __init__(self, factor: complex, op: LinearOperator) -> None:
-        number = _number(factor, "factor")
+        number = check_scalar(factor, "factor")
         if number.imag != 0 and not op.codomain.is_complex:
             raise type_error("factor", "be real for an operator with real values", number)
         super().__init__(op.domain, op.codomain)
@@ -322,15 +335,3 @@ class Scaled(LinearOperator):
 def _check_linear(other: object, argument: str) -> None:
     if not isinstance(other, LinearOperator):
         raise type_error(argument, "be a LinearOperator", type(other).__name__)
-
-
-def _number(value: object, argument: str) -> complex:
-    if isinstance(value, Tensor) and value.numel() == 1 and not value.requires_grad:
-        value = value.item()
-    if not isinstance(value, Number):
-        remedy = "Weights that vary: Diagonal(space, weights)."
-        raise type_error(argument, "be one number", repr(value), remedy)
-    number: complex = complex(value)  # type: ignore[call-overload]
-    if not cmath.isfinite(number):
-        raise value_error(argument, "be finite", number)
-    return number

@@ -91,7 +91,7 @@ class LinearMap(Operator):
     def adjoint(self, y: Tensor) -> Tensor:
         """Return A^H y for `y` of shape (..., *codomain.shape)."""
         self._check(y, self.codomain, "y")
-        return apply_linear(self, True, checked_finite(y, "y"))
+        return checked_finite(apply_linear(self, True, checked_finite(y, "y")), "A^H y")
 
     def vjp(self, x: Tensor, r: Tensor) -> Tensor:
         """Return A^H r; of the point `x` only the batch axes matter."""

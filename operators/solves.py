@@ -19,10 +19,11 @@ from operators.spectrum import Spectrum
 
 @dataclass(frozen=True)
 class Stopping:
-    """When an iterative solve ends."""
+    """When an iterative solve ends, and what its right-hand side is called where it was asked for."""
 
     tolerance: float | None
     max_iterations: int
+    argument: str = "b"
 
     def __post_init__(self) -> None:
         check_count(self.max_iterations, "max_iterations")
@@ -39,7 +40,7 @@ class _NormalSolve(torch.autograd.Function):
 
     @staticmethod
     def forward(op: NormalSolves, stopping: Stopping, b: Tensor, c: Tensor, start: Tensor | None) -> Tensor:
-        check_finite(b, "b")
+        check_finite(b, stopping.argument)
         if not bool(torch.isfinite(c).all() & (c >= 0).all()):
             raise value_error("c", "be a finite number >= 0", float(c.min()))
         if start is not None:
@@ -51,7 +52,9 @@ class _NormalSolve(torch.autograd.Function):
     def setup_context(ctx: Context, inputs: tuple[object, ...], output: Tensor) -> None:
         ctx.op, ctx.stopping, *_ = inputs  # type: ignore[attr-defined]
         c = cast(Tensor, inputs[3])
-        ctx.save_for_backward(c, output)
+        # The solution is needed for the derivative in c only; else the caller may change it in place.
+        in_c = bool(ctx.needs_input_grad[3])  # type: ignore[attr-defined]
+        ctx.save_for_backward(c, output if in_c else None)  # type: ignore[arg-type]
         ctx.save_for_forward(c, output)
 
     @staticmethod
@@ -115,14 +118,18 @@ class NormalSolves(LinearMap):
         `tolerance` (default 1e-5 in single, 1e-10 in double precision), and warns where that was not
         reached. The result is differentiable in `b` and `c`.
         """
+        return self._checked_solve(b, c, start, Stopping(tolerance, max_iterations))
+
+    def _checked_solve(
+        self, b: Tensor, c: float | Tensor, start: Tensor | None, stopping: Stopping
+    ) -> Tensor:
         self._require_exact_adjoint("normal_solve")
-        self._check(b, self.domain, "b")
+        self._check(b, self.domain, stopping.argument)
         batch = b.shape[: b.ndim - self.domain.ndim]
         if start is not None:
             self._check(start, self.domain, "start")
-            start = _expanded(start, b.shape, "start").reshape(-1, *self.domain.shape)
+            start = _expanded(start.to(b.dtype), b.shape, "start").reshape(-1, *self.domain.shape)
         shift = _expanded(_as_shift(c, b), batch, "c").reshape(-1)
-        stopping = Stopping(tolerance, max_iterations)
         x = _solve(self, stopping, b.reshape(-1, *self.domain.shape), shift, start)
         return x.reshape(b.shape)
 
@@ -134,14 +141,19 @@ class NormalSolves(LinearMap):
         if cutoff is not None:
             check_number(cutoff, "cutoff", non_negative=True)
         self._check(y, self.codomain, "y")
-        normal = self.adjoint(y)
+        cutoff = torch.finfo(y.dtype).eps * self.domain.size**0.5 if cutoff is None else cutoff
+        # In double precision: A^H A has the square of the condition number of A.
+        if torch.float64 in self.dtypes:
+            normal = self.adjoint(y.to(torch.complex128 if y.is_complex() else torch.float64))
+        else:
+            normal = self.adjoint(y)
         solved = self._pseudo_solve(normal.reshape(-1, *self.domain.shape), cutoff)
         if solved is None:
             raise NoClosedFormError(
                 f"{self!r} has no closed-form pseudo-inverse. Use normal_solve(A.adjoint(y), c) with a "
                 "small c > 0, or linalg.conjugate_gradient from zero."
             )
-        return solved.reshape(normal.shape)
+        return solved.reshape(normal.shape).to(self.domain.dtype_like(y))
 
     def norm(self, *, tolerance: float = 1e-6, max_iterations: int = 300, seed: int = 0) -> float:
         """Return the largest singular value: exact where known, else to `tolerance` by Lanczos.
@@ -201,7 +213,7 @@ class NormalSolves(LinearMap):
             )
         return result.solution
 
-    def _pseudo_solve(self, b: Tensor, cutoff: float | None) -> Tensor | None:
+    def _pseudo_solve(self, b: Tensor, cutoff: float) -> Tensor | None:
         """Return (A^H A)^+ b for flat `b`, None without a closed form."""
         spectrum = self._gram_spectrum
         return None if spectrum is None else spectrum.pseudo_solve(b, cutoff)

@@ -30,6 +30,8 @@ class Space:
             raise type_error("shape", "be a sequence of integers", repr(self.shape))
         shape = tuple(check_count(n, f"shape[{i}]") for i, n in enumerate(self.shape))
         object.__setattr__(self, "shape", shape)
+        if not isinstance(self.is_complex, bool):
+            raise type_error("is_complex", "be True or False", repr(self.is_complex))
         if not shape:
             raise value_error("shape", "have at least one axis", shape)
         if self.grid is not None:

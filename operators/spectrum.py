@@ -86,12 +86,11 @@ class Spectrum:
             )
         return self.apply(b, lambda values: 1 / (values + shift))
 
-    def pseudo_solve(self, b: Tensor, cutoff: float | None) -> Tensor:
+    def pseudo_solve(self, b: Tensor, cutoff: float) -> Tensor:
         """Return G^+ b; values at or below cutoff^2 times the largest count as zero."""
-        relative = torch.finfo(b.dtype).eps * b[0].numel() ** 0.5 if cutoff is None else cutoff
 
         def invert(values: Tensor) -> Tensor:
-            keep = values > relative**2 * values.max()
+            keep = values > cutoff**2 * values.max()
             return torch.where(keep, 1 / torch.where(keep, values, 1.0), 0.0)
 
         return self.apply(b, invert)

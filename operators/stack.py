@@ -172,7 +172,7 @@ class BlockDiagonal(LinearOperator):
             solved.append(op._solve_normal(part, shift, guess, stopping))
         return self._arguments.join(solved)
 
-    def _pseudo_solve(self, b: Tensor, cutoff: float | None) -> Tensor | None:
+    def _pseudo_solve(self, b: Tensor, cutoff: float) -> Tensor | None:
         solved = []
         for op, part in zip(self.operators, self._arguments.split(b), strict=True):
             block = op._pseudo_solve(part, cutoff)

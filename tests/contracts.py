@@ -27,7 +27,6 @@ from tests.solve_contract import SolveContract
 #: What may stand in the graph of a linear operator: itself, its check, batch axes, the leaf.
 UNTRACED = {
     "_LinearBackward",
-    "_CheckedBackward",
     "ViewBackward0",
     "ReshapeAliasBackward0",
     "UnsafeViewBackward0",
@@ -79,6 +78,18 @@ class OperatorContract:
         assert type(made) is self.covers[0] or (self.covers[0] is Operator and isinstance(made, Operator))
         assert made.dtypes == self.dtypes
 
+    def test_domain_lies_on_its_grid(self, op: Operator) -> None:
+        if op.domain.grid is None:
+            with pytest.raises(ValueError, match="`domain` must be a field on a Grid"):
+                _ = op.grid
+            return
+        assert op.grid == op.domain.grid
+        tail = op.grid.array_shape
+        assert op.domain.shape[-len(tail) :] == tail
+        if isinstance(op, LinearOperator):
+            assert op.H.codomain.grid == op.grid
+            assert (2.0 * op).grid == op.grid
+
     def test_batch_axes_shape_and_dtype(self, op: Operator, dtype: torch.dtype) -> None:
         for batch in ((), (1,), (3,), (2, 3)):
             x = random_element(op.domain, *batch, dtype=dtype)
@@ -106,6 +117,29 @@ class OperatorContract:
         y = op(x.clone().requires_grad_())
         y += 1
         y.abs().sum().backward()
+
+    def test_changing_the_argument_too_late_is_noticed(self, op: Operator, x: Tensor) -> None:
+        leaf = x.clone().requires_grad_()
+        moved = leaf * 1
+        y = op(moved)
+        moved += 1
+        try:
+            (gradient,) = torch.autograd.grad(y.abs().sum(), leaf)
+        except RuntimeError as error:
+            assert "inplace operation" in str(error)  # as torch says it for its own operations
+            return
+        y = op(x.clone().requires_grad_())
+        (expected,) = torch.autograd.grad(op(leaf).abs().sum(), leaf)
+        assert close(gradient, expected, 1e-4)
+
+    def test_overflow_is_not_silent(self, op: Operator, x: Tensor) -> None:
+        huge = torch.full_like(x, torch.finfo(x.dtype).max / 2)
+        try:
+            y = op(huge)
+        except ValueError as error:
+            assert "`A(x)` must hold finite values" in str(error)
+        else:
+            assert torch.isfinite(y).all()
 
     def test_wrong_shape_is_named(self, op: Operator, x: Tensor) -> None:
         wrong = torch.cat([x, x], dim=-1)

@@ -116,6 +116,13 @@ class SolveContract:
         _, tangent = torch.func.jvp(lambda z: op.normal_solve(z, c.detach()), (b.detach(),), (r,))
         assert (tangent - expected).abs().max() <= 1e-8 * expected.abs().max()
 
+    def test_solution_may_be_changed_in_place_under_autograd(self, op: LinearOperator) -> None:
+        skip_unless_exact(op)
+        b = random_element(op.domain, 2).requires_grad_()
+        x = self.make(torch.float64).normal_solve(b, 1.0)
+        x += 1
+        x.abs().sum().backward()
+
     def test_bad_solves_are_named(self, op: LinearOperator, dtype: torch.dtype) -> None:
         skip_unless_exact(op)
         b = random_element(op.domain, 2, dtype=dtype)

@@ -57,6 +57,7 @@ ORGANS = (
 
 def chest_phantom(grid: Grid, *, seed: int = 0, vessels: int = 90) -> Volume:
     """Return a chest on `grid`, about the grid's centre, in 1/mm; `seed` places the lung vessels."""
+    Grid.require(grid)
     organs = [*ORGANS, *_vessels(check_count(seed, "seed", minimum=0), vessels)]
     edge = max(grid.spacing)
     data = np.empty(grid.shape)

@@ -128,6 +128,16 @@ class TestTwoBlurs(LinearOperatorContract):
         return flat @ PeriodicBlur(REAL, random_element(Space((2, 3, 3)), seed=4).to(dtype))
 
 
+class TestBlurInFrequencySpace(LinearOperatorContract):
+    """Exact through its singular values alone: no transform known here diagonalises A^H A."""
+
+    covers = (Product,)
+
+    def make(self, dtype: torch.dtype) -> LinearOperator:
+        kernel = random_element(Space((3, 3)), seed=2).to(dtype)
+        return PeriodicBlur(COMPLEX, kernel) @ Fourier(COMPLEX)
+
+
 class TestSum(LinearOperatorContract):
     covers = (Sum,)
 
@@ -171,6 +181,30 @@ def test_real_images_with_complex_values_solve_the_real_normal_equations() -> No
     b = random_element(REAL)
     x = op.normal_solve(b, 0.1, max_iterations=1)  # closed form: one iteration would not do
     assert (op.gram(x) + 0.1 * x - b).abs().max() < 1e-12
+
+
+def test_singular_values_alone_make_a_solve_exact() -> None:
+    op = PeriodicBlur(COMPLEX, random_element(Space((3, 3)), seed=2)) @ Fourier(COMPLEX)
+    assert op._gram_spectrum is None
+    b = random_element(COMPLEX)
+    x = op.normal_solve(b, 0.1, max_iterations=1)  # one iteration of conjugate gradients would not do
+    assert (op.gram(x) + 0.1 * x - b).abs().max() < 1e-12
+
+
+def test_a_singular_system_without_a_solution_is_no_worse_than_its_start() -> None:
+    op = FiniteDifferences(REAL)
+    b = random_element(REAL)
+    with pytest.warns(ConvergenceWarning, match="stopped at relative residual"):
+        x = op.normal_solve(b)
+    assert (op.gram(x) - b).norm() <= b.norm()
+
+
+def test_pinv_of_single_precision_data_does_not_square_the_condition_number() -> None:
+    space = Space.field(Grid.from_spacing((1, 32, 32), 1.0))
+    blur = PeriodicBlur.gaussian(space, (0.0, 2.5, 2.5))
+    x = random_element(space)
+    error = (blur.pinv(blur(x).float()) - x).norm() / x.norm()
+    assert error < 0.01
 
 
 def test_each_sample_has_its_own_shift_and_stop() -> None:
