@@ -112,14 +112,27 @@ class Operator(ABC):
         `x` and `r` have the same batch axes.
         """
         self._check_pair(x, r, self.codomain, "r")
-        _, pull_back, *_ = torch.func.vjp(self._nested, checked_finite(x, "x"))
-        (gradient,) = pull_back(checked_finite(r, "r"))
-        return gradient  # type: ignore[no-any-return]
+        return self.apply_vjp(checked_finite(x, "x"), checked_finite(r, "r"))
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
         """Return J(x) v, the directional derivative of A at `x` along `v`, with the same batch axes."""
         self._check_pair(x, v, self.domain, "v")
-        x, v = checked_finite(x, "x"), checked_finite(v, "v")
+        return self.apply_jvp(checked_finite(x, "x"), checked_finite(v, "v"))
+
+    # -- the same without a look at the values: for a loop that checks once and guards its own state ----
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return A(x) for an `x` known to be of the domain, on the operator's device."""
+        return self._nested(x)
+
+    def apply_vjp(self, x: Tensor, r: Tensor) -> Tensor:
+        """Return J(x)^H r for arguments known to fit."""
+        _, pull_back, *_ = torch.func.vjp(self._nested, x)
+        (gradient,) = pull_back(r)
+        return gradient  # type: ignore[no-any-return]
+
+    def apply_jvp(self, x: Tensor, v: Tensor) -> Tensor:
+        """Return J(x) v for arguments known to fit."""
         _, tangent, *_ = torch.func.jvp(self._nested, (x,), (v,))
         return tangent  # type: ignore[no-any-return]
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from operators.errors import type_error, value_error
+from operators.errors import NonFiniteError, describe, type_error, value_error
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -92,12 +92,11 @@ def check_finite(value: torch.Tensor, argument: str) -> None:
         raise value_error(argument, "hold values", "a meta tensor, which has a shape only")
     if not all_finite(value):
         bad = int((~torch.isfinite(value)).sum())
-        raise value_error(
-            argument,
-            "hold finite values only",
-            f"{bad} NaN or infinite of {value.numel()} entries",
-            "Mask or replace such data before the physics sees them; rescale what overflows, or use float64.",
+        found = f"{bad} NaN or infinite of {value.numel()} entries"
+        remedy = (
+            "Mask or replace such data before the physics sees them; rescale what overflows, or use float64."
         )
+        raise NonFiniteError(describe(argument, "hold finite values only", found, remedy))
 
 
 def all_finite(value: torch.Tensor) -> bool:

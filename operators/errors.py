@@ -16,6 +16,10 @@ class NoClosedFormError(TypeError):
     """The closed form asked for is not known for this operator; the message names the alternative."""
 
 
+class NonFiniteError(ValueError):
+    """Values that must be finite hold a NaN or an infinity."""
+
+
 class InexactAdjointError(TypeError):
     """A method that needs an exact adjoint was given an operator that only approximates it."""
 

@@ -103,6 +103,20 @@ class LinearMap(Operator):
         self._check_pair(x, v, self.domain, "v")
         return apply_linear(self, False, checked_finite(v, "v"))
 
+    def apply_adjoint(self, y: Tensor) -> Tensor:
+        """Return A^H y for a `y` known to be of the codomain: no look at the values."""
+        return apply_linear(self, True, y)
+
+    def apply_vjp(self, x: Tensor, r: Tensor) -> Tensor:
+        """Return A^H r for an `r` known to be of the codomain."""
+        del x
+        return apply_linear(self, True, r)
+
+    def apply_jvp(self, x: Tensor, v: Tensor) -> Tensor:
+        """Return A v for a `v` known to be of the domain."""
+        del x
+        return apply_linear(self, False, v)
+
     # -- what a subclass writes ----------------------------------------------------------------
 
     @abstractmethod

@@ -1,0 +1,1 @@
+"""What is known before the measurement; one convention: denoise(z, sigma) = E[x | z]."""

@@ -1,0 +1,1 @@
+"""Solvers: frozen values with init and step; one file each. The driver owns everything else."""
