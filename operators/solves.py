@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from operators import linalg
+from operators.cg import conjugate_gradient
 from operators.checks import check_count, check_finite, check_number
 from operators.errors import ConvergenceWarning, NoClosedFormError, type_error, value_error
 from operators.linear_map import Context, LinearMap, owned
@@ -151,7 +152,7 @@ class NormalSolves(LinearMap):
         if solved is None:
             raise NoClosedFormError(
                 f"{self!r} has no closed-form pseudo-inverse. Use normal_solve(A.adjoint(y), c) with a "
-                "small c > 0, or linalg.conjugate_gradient from zero."
+                "small c > 0, or operators.cg.conjugate_gradient from zero."
             )
         return solved.reshape(normal.shape).to(self.domain.dtype_like(y))
 
@@ -195,7 +196,7 @@ class NormalSolves(LinearMap):
         spectrum = self._gram_spectrum
         if spectrum is not None:
             return spectrum.solve(b, c)
-        result = linalg.conjugate_gradient(
+        result = conjugate_gradient(
             lambda v: self._apply_gram(v) + c * v,
             b,
             start=start,

@@ -20,8 +20,8 @@ from pipelines.config.loading import config_hash, load, to_toml
 if TYPE_CHECKING:
     import torch
 
+    from operators.cg import CGResult
     from operators.ct import ParallelBeamCT
-    from operators.linalg import CGResult
     from workbench.volume import Volume
 
 KIND = "point estimate"
@@ -133,9 +133,9 @@ def _reconstruct(
     projector: ParallelBeamCT, counts: torch.Tensor, config: DemoConfig, say: Callable[[str], None]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return both reconstructions by name, and what the record says of them."""
+    from operators.cg import conjugate_gradient
     from operators.diagonal import Diagonal
     from operators.differences import FiniteDifferences
-    from operators.linalg import conjugate_gradient
     from operators.stack import Stack
     from workbench.calibrate.transmission import line_integrals, log_weights
 

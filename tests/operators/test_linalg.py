@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from operators import linalg
+from operators import cg, linalg
 from operators.space import Space
 from tests.oracles import random_element
 
@@ -16,7 +16,7 @@ def positive_definite(n: int, condition: float, *, is_complex: bool = False) -> 
 def test_solves_each_sample(is_complex: bool) -> None:
     g = positive_definite(30, 1e3, is_complex=is_complex)
     b = random_element(Space((30,), is_complex), 4)
-    result = linalg.conjugate_gradient(lambda v: v @ g.T, b, tolerance=1e-10)
+    result = cg.conjugate_gradient(lambda v: v @ g.T, b, tolerance=1e-10)
     assert bool(result.converged.all())
     expected = torch.linalg.solve(g, b.T).T
     assert (result.solution - expected).abs().max() <= 1e-8 * expected.abs().max()
@@ -26,7 +26,7 @@ def test_solves_each_sample(is_complex: bool) -> None:
 
 def test_exact_after_as_many_iterations_as_distinct_eigenvalues() -> None:
     diagonal = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64).repeat(10)
-    result = linalg.conjugate_gradient(
+    result = cg.conjugate_gradient(
         lambda v: v * diagonal, random_element(Space((30,)), 1), tolerance=1e-12
     )
     assert int(result.iterations) == 3
@@ -39,9 +39,9 @@ def test_each_sample_stops_for_itself() -> None:
     easy = torch.eye(30, dtype=torch.float64)[:1]  # an eigenvector: one step
     zero = torch.zeros_like(hard)
     batch = torch.cat([hard, easy, zero])
-    result = linalg.conjugate_gradient(lambda v: v * diagonal, batch, tolerance=1e-8)
+    result = cg.conjugate_gradient(lambda v: v * diagonal, batch, tolerance=1e-8)
     # The sample alone takes as long and arrives at the same place.
-    alone = linalg.conjugate_gradient(lambda v: v * diagonal, hard, tolerance=1e-8)
+    alone = cg.conjugate_gradient(lambda v: v * diagonal, hard, tolerance=1e-8)
     assert result.iterations.tolist()[1:] == [1, 0]
     assert int(result.iterations[0]) == int(alone.iterations)
     assert (result.solution[:1] - alone.solution).abs().max() <= 1e-12 * alone.solution.abs().max()
@@ -52,10 +52,10 @@ def test_warm_start_saves_iterations() -> None:
     g = positive_definite(40, 1e4)
     b = random_element(Space((40,)), 2)
     exact = torch.linalg.solve(g, b.T).T
-    cold = linalg.conjugate_gradient(lambda v: v @ g.T, b, tolerance=1e-6)
-    warm = linalg.conjugate_gradient(lambda v: v @ g.T, b, start=exact * (1 + 1e-5), tolerance=1e-6)
+    cold = cg.conjugate_gradient(lambda v: v @ g.T, b, tolerance=1e-6)
+    warm = cg.conjugate_gradient(lambda v: v @ g.T, b, start=exact * (1 + 1e-5), tolerance=1e-6)
     assert int(warm.iterations.max()) < int(cold.iterations.max())
-    at_goal = linalg.conjugate_gradient(lambda v: v @ g.T, b, start=exact, tolerance=1e-6)
+    at_goal = cg.conjugate_gradient(lambda v: v @ g.T, b, start=exact, tolerance=1e-6)
     assert not at_goal.iterations.any()
 
 
@@ -64,7 +64,7 @@ def test_the_stop_is_on_the_true_residual() -> None:
     g = positive_definite(60, 1e3).float()
     b = random_element(Space((60,)), 1, dtype=torch.float32)
     b = b / b.abs().max()  # of unit size, as it is solved: both residuals then round alike
-    result = linalg.conjugate_gradient(lambda v: v @ g.T, b, tolerance=1e-9, max_iterations=2000)
+    result = cg.conjugate_gradient(lambda v: v @ g.T, b, tolerance=1e-9, max_iterations=2000)
     true = (b - result.solution @ g.T).norm() / b.norm()
     assert not bool(result.converged)  # 1e-9 is beyond single precision, and it says so
     assert float(result.relative_residual) == pytest.approx(float(true), rel=1e-3)
@@ -73,7 +73,7 @@ def test_the_stop_is_on_the_true_residual() -> None:
 
 def test_callback_sees_every_iteration() -> None:
     seen: list[float] = []
-    linalg.conjugate_gradient(
+    cg.conjugate_gradient(
         lambda v: v * torch.arange(1.0, 9.0),
         torch.ones(1, 8),
         max_iterations=4,
@@ -85,7 +85,7 @@ def test_callback_sees_every_iteration() -> None:
 
 def test_a_non_finite_operator_is_named() -> None:
     with pytest.raises(FloatingPointError, match="NaN or infinity at iteration 1. Rescale"):
-        linalg.conjugate_gradient(lambda v: v * torch.inf, torch.ones(1, 3))
+        cg.conjugate_gradient(lambda v: v * torch.inf, torch.ones(1, 3))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_non_finite_operator_is_named() -> None:
 )
 def test_bad_arguments(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        linalg.conjugate_gradient(lambda v: v, torch.ones(1, 3), **options)  # type: ignore[arg-type]
+        cg.conjugate_gradient(lambda v: v, torch.ones(1, 3), **options)  # type: ignore[arg-type]
 
 
 def test_largest_eigenvalue_and_trace() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from operators import linalg
+from operators import cg
 from operators.base import Operator
 from operators.blur import PeriodicBlur
 from operators.ct import ParallelBeamGeometry
@@ -108,8 +108,8 @@ MISTAKES: list[Callable[[], object]] = [
     lambda: GRADIENT.norm(tolerance=-1),
     lambda: GRADIENT.norm(seed=1.5),
     lambda: GRADIENT.gram_trace(probes=1),
-    lambda: linalg.conjugate_gradient(lambda v: v,torch.ones(3)),
-    lambda: linalg.conjugate_gradient(lambda v: v,torch.ones(1,3)*float('nan')),
+    lambda: cg.conjugate_gradient(lambda v: v,torch.ones(3)),
+    lambda: cg.conjugate_gradient(lambda v: v,torch.ones(1,3)*float('nan')),
     lambda: SliceWise(SAME,GRID),
     lambda: SliceWise(3,GRID),
     lambda: SliceWise(Identity(Space((3,))),GRID),

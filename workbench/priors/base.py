@@ -9,7 +9,9 @@ its own methods, which solvers of tokens name as their need.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -20,7 +22,14 @@ from operators.space import Space
 from workbench.random import Keys
 from workbench.units import Units
 
-__all__ = ["Denoiser", "Prior"]
+__all__ = ["Counter", "Denoiser", "Prior"]
+
+
+class Counter(Protocol):
+    """What counts the calls of a prior: the ledger of a run."""
+
+    def count(self, name: str, number: int) -> None:
+        """Count `number` calls of `name`."""
 
 
 class Prior:
@@ -31,10 +40,19 @@ class Prior:
 
     #: Whether scores are those of a density, not of a network that approximates one.
     exact: bool = False
+    #: Whether gradients flow through it: not so for a network compiled for inference.
+    differentiable: bool = True
 
     def __init__(self, space: Space, units: Units | None = None) -> None:
         self.space = Space.require(space, "space")
         self.units = Units() if units is None else Units.require(units)
+        self._counter: Counter | None = None
+
+    def counted(self, counter: Counter) -> Self:
+        """Return the same prior, its evaluations counted by `counter`."""
+        other = copy.copy(self)
+        other._counter = counter
+        return other
 
     def draw(self, keys: Keys, *, like: Tensor) -> Tensor:
         """Return draws (len(keys.draws), *shape) where the prior can be drawn from directly."""
@@ -63,7 +81,12 @@ class Denoiser(Prior, ABC):
         batch = z.shape[: z.ndim - self.space.ndim]
         level = _level(sigma, z, batch)
         flat = z.reshape(-1, *self.space.shape)
-        return self._denoise(flat, level.reshape(-1, *[1] * self.space.ndim)).reshape(z.shape)
+        column = level.reshape(-1, *[1] * self.space.ndim)
+        if self._counter is None:
+            return self._denoise(flat, column).reshape(z.shape)
+        self._counter.count("network_evaluations", flat.shape[0])
+        estimate = self._denoise(flat, column)
+        return _CountBackward.apply(estimate, self._counter).reshape(z.shape)  # type: ignore[no-untyped-call, no-any-return]
 
     def score(self, z: Tensor, sigma: float | Tensor) -> Tensor:
         """Return the gradient of log p_sigma at z, (denoise(z, sigma) - z) / sigma^2."""
@@ -81,6 +104,34 @@ class Denoiser(Prior, ABC):
         _, pull, *_ = torch.func.vjp(lambda point: self.denoise(point, level), z)
         (product,) = pull(v)
         return product * level.reshape(*level.shape, *[1] * self.space.ndim) ** 2  # type: ignore[no-any-return]
+
+
+class _CountBackward(torch.autograd.Function):
+    """The identity; its backward passes are counted."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, counter: Counter) -> Tensor:
+        del counter
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(
+        ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Counter], output: Tensor
+    ) -> None:
+        del output
+        ctx.counter = inputs[1]  # type: ignore[attr-defined]
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        ctx.counter.count("backward_passes", gradients[0].shape[0])  # type: ignore[attr-defined]
+        return gradients[0], None
+
+    @staticmethod
+    def jvp(ctx: torch.autograd.function.FunctionCtx, *tangents: Tensor) -> Tensor:
+        del ctx
+        return tangents[0].view_as(tangents[0])
 
 
 def _level(sigma: float | Tensor, z: Tensor, batch: torch.Size) -> Tensor:

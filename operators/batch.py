@@ -1,0 +1,24 @@
+"""Arithmetic per sample of a batch (batch, ...)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def dots(a: Tensor, b: Tensor) -> Tensor:
+    """Return Re <a, b> per sample."""
+    if a.is_complex():
+        a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
+    return (a * b).flatten(1).sum(dim=1)
+
+
+def largest(a: Tensor) -> Tensor:
+    """Return the largest magnitude of a component per sample."""
+    real = torch.view_as_real(a.resolve_conj()) if a.is_complex() else a
+    return real.flatten(1).abs().amax(dim=1)
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """Return one value per sample, shaped to multiply `like`."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))

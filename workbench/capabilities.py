@@ -1,0 +1,80 @@
+"""What a solver can work on, declared by the solver and checked before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from operators.linear import LinearOperator
+from workbench.posterior import Posterior
+from workbench.priors.base import Denoiser, Prior
+
+__all__ = ["FIELDS", "Capabilities", "CapabilityError"]
+
+#: Spaces whose elements are numbers.
+FIELDS = frozenset({"scalar field", "complex field", "vector field"})
+
+
+class CapabilityError(TypeError):
+    """A solver was asked for what it cannot do; every reason is listed."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """The demands of a solver. `noise` None means any law, `priors` the classes of priors it takes."""
+
+    #: Kinds of space it draws in, names as in `Space.kind`.
+    spaces: frozenset[str] = FIELDS
+    #: Whether it needs a measurement.
+    likelihood: bool = True
+    #: Whether the operator has to be linear, its adjoint exact.
+    linear: bool = False
+    exact_adjoint: bool = True
+    #: Whether the operator has to know its singular values.
+    svd: bool = False
+    #: Names of the noise laws it takes, None for any.
+    noise: frozenset[str] | None = None
+    #: Whether it goes backward through the prior's network.
+    backprop: bool = False
+    #: Whether it is right only with the score of a density, not with a network's guess.
+    calibrated_score: bool = False
+    priors: tuple[type[Prior], ...] = (Denoiser,)
+
+    def check(self, posterior: Posterior, solver: str) -> None:
+        """Raise CapabilityError with every reason why `solver` cannot work on `posterior`."""
+        reasons = list(self._reasons(posterior))
+        if reasons:
+            text = "".join(f"\n- {reason}" for reason in reasons)
+            raise CapabilityError(f"{solver} cannot work on this posterior:{text}")
+
+    def _reasons(self, posterior: Posterior) -> Iterator[str]:
+        prior, likelihood = posterior.prior, posterior.likelihood
+        if prior.space.kind not in self.spaces:
+            yield f"`prior.space` must be a {_either(self.spaces)}, got a {prior.space.kind}."
+        if not isinstance(prior, self.priors):
+            wanted = _either(frozenset(kind.__name__ for kind in self.priors))
+            yield f"`prior` must be a {wanted}, got {type(prior).__name__}."
+        if self.backprop and not prior.differentiable:
+            yield f"`prior` must be differentiable, got {type(prior).__name__}."
+        if self.calibrated_score and not prior.exact:
+            yield (
+                f"`prior` must have the score of a density, got {type(prior).__name__}, which approximates "
+                "one. Use a solver that allows for it."
+            )
+        if likelihood is None:
+            if self.likelihood:
+                yield "`posterior` must have a likelihood, got a prior alone. Posterior(prior, likelihood)."
+            return
+        operator = likelihood.operator
+        if self.linear and not likelihood.is_linear:
+            yield f"`operator` must be linear, got {operator!r}."
+        if self.exact_adjoint and getattr(operator, "adjoint_error", 0.0) > 0:
+            yield f"`operator` must have an exact adjoint, got {operator!r}. Use an engine with a matched pair."
+        if self.svd and not (isinstance(operator, LinearOperator) and operator.has_svd):
+            yield f"`operator` must know its singular values, got {operator!r}."
+        if self.noise is not None and likelihood.noise.name not in self.noise:
+            yield f"`noise` must be {_either(self.noise)}, got {likelihood.noise.name}."
+
+
+def _either(names: frozenset[str]) -> str:
+    return " or ".join(sorted(names))

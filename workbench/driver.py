@@ -1,0 +1,212 @@
+"""The one loop: `sample(posterior, solver, draws=K, seed=S)` -> Samples.
+
+It owns keys of randomness, microbatches, counting, budgets, the guard against NaN, checkpoints and
+callbacks; a solver owns none of them. Draw k depends on the seed and on k: its random numbers are
+bit by bit the same in any company. Its value is bit by bit the same at one microbatch (a short
+batch is filled up with draws that are dropped), before and after a resume, on one machine with one
+number of threads; elsewhere it agrees to rounding, because sums are taken in another order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from operators.checks import check_count, check_number
+from operators.errors import type_error, value_error
+from workbench.callbacks import Callback
+from workbench.counting import counted
+from workbench.fingerprint import fingerprint
+from workbench.guards import available_memory
+from workbench.ledger import Budget, BudgetError, Ledger, peak_memory
+from workbench.plan import SolverPlan
+from workbench.posterior import Posterior
+from workbench.random import Keys
+from workbench.run import Run, RunSettings
+from workbench.samples import Samples
+from workbench.solvers.base import Solver
+from workbench.store import Header, Store, TensorStore
+
+__all__ = ["sample"]
+
+#: A microbatch that nobody chose holds at most this many bytes per copy of its draws.
+MICROBATCH_BYTES = 2**27
+
+
+def sample(
+    posterior: Posterior,
+    solver: Solver,
+    *,
+    draws: int | None = None,
+    seed: int = 0,
+    microbatch: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    budget: Budget | None = None,
+    store: Store | None = None,
+    checkpoint_seconds: float = 30.0,
+    callbacks: Sequence[Callback] = (),
+) -> Samples:
+    """Run `solver` on `posterior` and return its samples, in physical units.
+
+    Parameters
+    ----------
+    posterior
+        `Posterior(prior, likelihood)`, or `Posterior(prior)` for draws from the prior.
+    solver
+        A frozen value out of `workbench.solvers`, or one's own.
+    draws
+        How many. A deterministic solver has one answer; one with interacting particles returns them
+        all with their weights unless told to draw K from them.
+    seed
+        Draw k is a function of the seed and k.
+    microbatch
+        How many draws are computed at once; by default as many as fit `MICROBATCH_BYTES`.
+    dtype, device
+        Of u where there is no measurement to say so.
+    budget
+        Limits that are enforced; what is certain to exceed them is refused before the run.
+    store
+        Where draws and progress are kept. With one, a run that was stopped, by whatever, is continued by
+        the same call, and more draws are added by a call with a larger number; without one, draws are
+        kept in memory.
+    checkpoint_seconds
+        How often the progress is saved; 0 after every step.
+    callbacks
+        What looks on.
+    """
+    if not isinstance(posterior, Posterior):
+        raise type_error("posterior", "be a Posterior", type(posterior).__name__, "Posterior(prior, likelihood)")
+    if not isinstance(solver, Solver):
+        got = solver.__name__ if isinstance(solver, type) else type(solver).__name__
+        raise type_error("solver", "be a Solver's instance", got, "Such as ConjugateGradient().")
+    if not all(isinstance(callback, Callback) for callback in callbacks):
+        raise type_error("callbacks", "be a sequence of Callbacks", [type(c).__name__ for c in callbacks])
+    solver.capabilities.check(posterior, type(solver).__name__)
+    like = _like(posterior, dtype, device)
+    count = _count(solver, draws)
+    keys = Keys(seed, (0,))  # checks the seed
+    every = check_number(checkpoint_seconds, "checkpoint_seconds", non_negative=True)
+    limits = Budget() if budget is None else Budget.require(budget)
+    plan = solver.plan(posterior)
+    size = solver.particles or _microbatch(microbatch, count, posterior, like)
+    ours = TensorStore() if store is None else store
+    _refuse_what_cannot_be_met(posterior, solver, plan, count, size, limits, ours, like)
+
+    ledger = Ledger()
+    header = Header(
+        space=posterior.space,
+        count=count,
+        dtype=like.dtype,
+        kind=solver.kind,
+        unit=posterior.units.unit,
+        frame=posterior.frame,
+        fingerprint=fingerprint(
+            posterior.prior,
+            posterior.physical_likelihood,
+            posterior.units,
+            solver,
+            plan.hash,
+            keys.seed,
+            microbatch,
+            str(like.dtype),
+            like.device.type,
+            count if solver.particles else None,
+        ),
+    )
+    settings = RunSettings(
+        plan=plan, seed=keys.seed, count=count, microbatch=size, wanted=draws, every=every, keep=store is not None
+    )
+    run = Run(counted(posterior, ledger), solver, settings, ledger, ours, like, tuple(callbacks))
+    ledger.enforce(limits)
+    with torch.no_grad():
+        record, log_weights = run.go(header)
+    return Samples(
+        ours.draws(),
+        posterior.space,
+        solver.kind,
+        log_weights=log_weights,
+        unit=posterior.units.unit,
+        frame=posterior.frame,
+        record=record,
+    )
+
+
+def _like(posterior: Posterior, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
+    like = posterior.like(dtype=dtype, device=device)
+    if posterior.likelihood is not None:
+        fixed = posterior.like()
+        if like.dtype != fixed.dtype or like.device != fixed.device:
+            raise value_error(
+                "dtype, device",
+                f"be those of the data, {fixed.dtype} on {fixed.device}, or be left out",
+                f"{like.dtype} on {like.device}",
+                "Convert the measurement instead.",
+            )
+    return like
+
+
+def _count(solver: Solver, draws: int | None) -> int:
+    if draws is not None:
+        check_count(draws, "draws")
+    if solver.deterministic:
+        if draws not in (None, 1):
+            remedy = f"Every draw of {type(solver).__name__} would be the same: a {solver.kind} has no spread."
+            raise value_error("draws", "be 1 for this solver", draws, remedy)
+        return 1
+    if solver.particles is not None:
+        return solver.particles if draws is None else draws
+    if draws is None:
+        raise value_error("draws", f"be given for {type(solver).__name__}", None, "Such as draws=64.")
+    return draws
+
+
+def _microbatch(given: int | None, count: int, posterior: Posterior, like: Tensor) -> int:
+    if given is not None:
+        return check_count(given, "microbatch")
+    most = max(1, MICROBATCH_BYTES // (posterior.space.size * like.element_size()))
+    return math.ceil(count / math.ceil(count / most))
+
+
+def _refuse_what_cannot_be_met(
+    posterior: Posterior,
+    solver: Solver,
+    plan: SolverPlan,
+    count: int,
+    microbatch: int,
+    budget: Budget,
+    store: Store,
+    like: Tensor,
+) -> None:
+    cost = solver.cost(posterior, plan)
+    # Particles are all computed, whatever is drawn from them; so are the rows that fill a batch up.
+    computed = solver.particles or math.ceil(count / microbatch) * microbatch
+    for name in ("network_evaluations", "backward_passes", "operator_calls"):
+        limit, each = getattr(budget, name), getattr(cost, name)
+        if limit is not None and computed * each > limit:
+            fit = limit // each // microbatch * microbatch
+            remedy = f"Raise it, or draw at most {fit}." if fit and not solver.particles else "Raise it."
+            wanted = f"allow at least {computed * each}: {computed} draws of {each} or more each"
+            raise BudgetError(str(value_error(f"budget.{name}", wanted, limit, remedy)))
+    element = posterior.space.size * like.element_size()
+    room = available_memory() if isinstance(store, TensorStore) else store.room()
+    if room is not None and count * element > room:
+        where = "memory" if isinstance(store, TensorStore) else "the store"
+        remedy = f"Draw at most {room // element}."
+        remedy += " Or keep them on disk: store=ZarrStore(path)." if where == "memory" else " Or make room."
+        wanted = f"fit into the {room / 2**30:.1f} GiB free in {where}"
+        raise BudgetError(
+            str(value_error("draws", wanted, f"{count} of {element / 2**20:.1f} MiB each", remedy))
+        )
+    if budget.memory_bytes is not None:
+        # The state and its successor, one estimate; and the draws, where they are kept in memory.
+        least = 3 * microbatch * element + (count * element if isinstance(store, TensorStore) else 0)
+        least += peak_memory(like.device) if like.device.type == "cpu" else 0
+        if least > budget.memory_bytes:
+            remedy = "Raise it, or lower `microbatch`, or keep the draws on disk: store=ZarrStore(path)."
+            raise BudgetError(
+                str(value_error("budget.memory_bytes", f"allow at least {least}", budget.memory_bytes, remedy))
+            )

@@ -1,0 +1,64 @@
+"""What is looked at before and during a run: room for the draws, values that are no numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from workbench.snapshot import pack
+from workbench.solvers.base import Info
+
+__all__ = ["DivergedError", "available_memory", "diverged_rows"]
+
+
+class DivergedError(FloatingPointError):
+    """A step gave a NaN or an infinity; the message names the step, the draws and a remedy."""
+
+
+def diverged_rows(state: object, info: Info, batch: int) -> list[int]:
+    """Return the rows of the batch that hold a NaN in the state, or a NaN or infinity in the estimate.
+
+    Infinities are let pass in a state: a log-weight of -inf and a bound of inf are numbers to go on with.
+    """
+    _, tensors = pack(state)
+    bad: set[int] = set()
+    for tensor in tensors.values():
+        if (tensor.is_floating_point() or tensor.is_complex()) and _has_nan(tensor):
+            bad |= _rows(torch.isnan(tensor), batch)
+    if info.estimate is not None and not info.estimate.dtype == torch.int64:
+        real = _components(info.estimate)
+        low, high = torch.aminmax(real)
+        if not bool(torch.isfinite(low) & torch.isfinite(high)):
+            bad |= _rows(~torch.isfinite(info.estimate), batch)
+    return sorted(bad)
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory that are free to use, None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _has_nan(tensor: Tensor) -> bool:
+    # aminmax propagates NaN: one read, no mask in memory.
+    return tensor.numel() > 0 and bool(torch.isnan(torch.aminmax(_components(tensor))[0]))
+
+
+def _components(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _rows(mask: Tensor, batch: int) -> set[int]:
+    if mask.ndim == 0 or mask.shape[0] != batch:
+        return set(range(batch))
+    return set(mask.flatten(1).any(dim=1).nonzero().flatten().tolist()) if mask.ndim > 1 else set(
+        mask.nonzero().flatten().tolist()
+    )

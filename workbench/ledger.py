@@ -1,0 +1,137 @@
+"""What a run has cost, counted as it happens, and budgets that are enforced, not reported afterwards.
+
+Everything is counted per sample: one network call on a batch of 8 is 8 evaluations, as is A on a
+batch of 8. Rows that only fill a microbatch up are computed, and counted.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+import torch
+
+from operators.checks import check_count, check_number
+from operators.errors import type_error
+
+__all__ = ["Budget", "BudgetError", "BudgetExhausted", "Ledger", "peak_memory"]
+
+#: What a ledger counts one by one.
+COUNTS = ("network_evaluations", "backward_passes", "forwards", "adjoints", "grams", "solves")
+
+
+class BudgetError(ValueError):
+    """A budget that cannot be met; said before the run."""
+
+
+class BudgetExhausted(RuntimeError):
+    """A budget was reached during the run; with a store, a larger one goes on from there."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a run, None for none; `operator_calls` counts A, A^H, and A^H A as two."""
+
+    network_evaluations: int | None = None
+    backward_passes: int | None = None
+    operator_calls: int | None = None
+    seconds: float | None = None
+    memory_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None:
+                continue
+            if item.name == "seconds":
+                check_number(value, "seconds", positive=True)
+            else:
+                check_count(value, item.name)
+
+    @staticmethod
+    def require(value: object) -> Budget:
+        """Return `value` if it is a Budget."""
+        if not isinstance(value, Budget):
+            raise type_error("budget", "be a Budget", type(value).__name__, "Budget(seconds=60).")
+        return value
+
+
+@dataclass
+class Ledger:
+    """Counters of one run."""
+
+    network_evaluations: int = 0
+    backward_passes: int = 0
+    forwards: int = 0
+    adjoints: int = 0
+    grams: int = 0
+    solves: int = 0
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self._budget = Budget()
+        self._begun: float | None = None
+
+    @property
+    def operator_calls(self) -> int:
+        """A, A^H, and A^H A as two."""
+        return self.forwards + self.adjoints + 2 * self.grams
+
+    def enforce(self, budget: Budget) -> None:
+        """Raise BudgetExhausted from the call that would go beyond `budget`."""
+        self._budget = budget
+
+    def count(self, name: str, number: int) -> None:
+        """Count `number` calls of `name`, one of `COUNTS`, unless that is beyond the budget."""
+        calls = {"forwards": number, "adjoints": number, "grams": 2 * number}.get(name, 0)
+        wanted = {"operator_calls": self.operator_calls + calls} if calls else {}
+        if name in ("network_evaluations", "backward_passes"):
+            wanted[name] = getattr(self, name) + number
+        for limit_name, total in wanted.items():
+            limit = getattr(self._budget, limit_name)
+            if limit is not None and total > limit:
+                self._exhausted(limit_name, f"{total} are needed now", limit)
+        setattr(self, name, getattr(self, name) + number)
+
+    def start_clock(self) -> None:
+        """Let the seconds run, after those of earlier sessions of the same run."""
+        self._begun = time.perf_counter() - self.seconds
+
+    def look(self, device: torch.device) -> None:
+        """Bring seconds and peak memory up to date; raise if either is beyond the budget."""
+        if self._begun is not None:
+            self.seconds = time.perf_counter() - self._begun
+        self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory(device))
+        if self._budget.seconds is not None and self.seconds > self._budget.seconds:
+            self._exhausted("seconds", f"{self.seconds:.1f} have passed", self._budget.seconds)
+        limit = self._budget.memory_bytes
+        if limit is not None and self.peak_memory_bytes > limit:
+            self._exhausted("memory_bytes", f"{self.peak_memory_bytes} were in use", limit)
+
+    def facts(self) -> dict[str, int | float]:
+        """Return the counters for a record."""
+        return asdict(self) | {"operator_calls": self.operator_calls}
+
+    def restore(self, facts: Mapping[str, int | float]) -> None:
+        """Go on from the counters of an earlier session."""
+        for item in fields(self):
+            setattr(self, item.name, facts.get(item.name, 0))
+
+    @staticmethod
+    def _exhausted(name: str, state: str, limit: float) -> None:
+        raise BudgetExhausted(
+            f"the budget of {limit} {name} is exhausted: {state}. "
+            "Raise it and call again with the same store to go on, or draw less."
+        )
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the peak memory in bytes: of tensors on a GPU, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,94 @@
+"""What a solver is: a frozen value with `init` and `step`.
+
+    class Langevin(Solver[LangevinState]): ...
+
+A solver holds its parameters and nothing else. What the next step needs is its state, a frozen
+dataclass of tensors, numbers and dataclasses of such, one row per draw, handed in and out; what
+only diagnostics need is its info. Randomness comes from the keys of the step, so that a step can be
+done again. The driver owns the loop: solvers have none, and see u alone, never physical units.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from workbench.capabilities import Capabilities
+from workbench.kinds import Kind
+from workbench.plan import PlanRow, SolverPlan
+from workbench.posterior import Posterior
+from workbench.random import Keys
+
+__all__ = ["Cost", "Info", "Solver"]
+
+#: A state: a frozen dataclass.
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a step has to tell: `estimate` of u (batch, ...) for viewers, one number per draw by name.
+
+    `finished` ends the run of these draws before the plan does.
+    """
+
+    estimate: Tensor | None = None
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one draw takes at least; a budget below it is refused before the run."""
+
+    network_evaluations: int = 0
+    backward_passes: int = 0
+    operator_calls: int = 0
+
+
+class Solver(ABC, Generic[S]):
+    """One method of answering a posterior; subclasses are frozen dataclasses."""
+
+    #: What its answers are. A solver whose parameters decide makes this a property.
+    kind: Kind
+    #: What it can work on; checked before the run.
+    capabilities: ClassVar[Capabilities]
+    #: The class of its state.
+    state_type: ClassVar[type[Any]]
+    #: Whether every draw would be the same: then there is one.
+    deterministic: ClassVar[bool] = False
+
+    @property
+    def particles(self) -> int | None:
+        """Number of interacting particles, None where draws are independent."""
+        return None
+
+    @abstractmethod
+    def plan(self, posterior: Posterior) -> SolverPlan:
+        """Return the rows of the run."""
+
+    @abstractmethod
+    def init(self, posterior: Posterior, keys: Keys, like: Tensor) -> S:
+        """Return the state of the draws `keys.draws` before the first step, in the dtype of `like`."""
+
+    @abstractmethod
+    def step(self, posterior: Posterior, state: S, row: PlanRow, keys: Keys) -> tuple[S, Info]:
+        """Return the state after one step, and what there is to tell. `state` is not changed."""
+
+    @abstractmethod
+    def answer(self, posterior: Posterior, state: S) -> Tensor:
+        """Return u (batch, *space.shape) at the end."""
+
+    def log_weights(self, state: S) -> Tensor | None:
+        """Return the log-weights of interacting particles, None where they weigh the same."""
+        del state
+        return None
+
+    def cost(self, posterior: Posterior, plan: SolverPlan) -> Cost:
+        """Return what one draw takes at least."""
+        del posterior, plan
+        return Cost()
