@@ -9,18 +9,15 @@ import torch
 from torch import Tensor
 
 from operators.checks import check_finite, check_number, check_tensor
+from operators.circulant import PeriodicFilter
 from operators.constant import Constant
-from operators.diagonal import Diagonal
 from operators.errors import type_error, value_error
-from operators.fourier import Fourier
-from operators.linear import SVD, LinearOperator
 from operators.space import Space
-from operators.spectrum import Spectrum
 
 __all__ = ["PeriodicBlur"]
 
 
-class PeriodicBlur(LinearOperator):
+class PeriodicBlur(PeriodicFilter):
     """Circular convolution with a real point-spread function over the last axes of a space.
 
     `psf` has one axis per blurred axis, its centre at index N // 2, and may not exceed the field. It
@@ -28,7 +25,7 @@ class PeriodicBlur(LinearOperator):
     """
 
     def __init__(self, domain: Space, psf: Tensor) -> None:
-        super().__init__(domain, domain)
+        Space.require(domain, "domain")
         check_tensor(psf, "psf")
         psf = Constant(psf, "psf").value
         check_finite(psf, "psf")
@@ -39,11 +36,11 @@ class PeriodicBlur(LinearOperator):
             raise value_error(
                 "psf", f"have at most the shape of the field, {domain.shape}", tuple(psf.shape), "Crop it."
             )
-        self.axes = tuple(range(-psf.ndim, 0))
+        axes = list(range(-psf.ndim, 0))
         padded = torch.zeros(field, dtype=torch.float64, device=psf.device)
         padded[tuple(slice(0, k) for k in psf.shape)] = psf.double()
-        centred = padded.roll([-(k // 2) for k in psf.shape], dims=list(self.axes))
-        self._transfer = Constant(torch.fft.fftn(centred))
+        centred = padded.roll([-(k // 2) for k in psf.shape], dims=axes)
+        super().__init__(domain, torch.fft.fftn(centred))
 
     @classmethod
     def gaussian(
@@ -65,36 +62,3 @@ class PeriodicBlur(LinearOperator):
             profile = torch.exp(-0.5 * (distance / sigma) ** 2) if sigma > 0 else (distance == 0).double()
             psf = psf * (profile / profile.sum()).reshape([-1 if a == axis else 1 for a in range(3)])
         return cls(domain, psf)
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return self._filter(x, self._transfer.like(x))
-
-    def _apply_adjoint(self, y: Tensor) -> Tensor:
-        return self._filter(y, self._transfer.like(y).conj())
-
-    def _apply_gram(self, x: Tensor) -> Tensor:
-        return self._filter(x, self._transfer.like(x).abs().square())
-
-    def _filter(self, x: Tensor, transfer: Tensor) -> Tensor:
-        if x.is_complex():
-            spectral: Tensor = torch.fft.fftn(x, dim=self.axes) * transfer
-            full: Tensor = torch.fft.ifftn(spectral, dim=self.axes)
-            return full
-        half = transfer.narrow(-1, 0, x.shape[-1] // 2 + 1)
-        sizes = [x.shape[axis] for axis in self.axes]
-        real: Tensor = torch.fft.irfftn(torch.fft.rfftn(x, dim=self.axes) * half, s=sizes, dim=self.axes)
-        return real
-
-    def _congruence(self, inner: Spectrum) -> Spectrum | None:
-        energy = self._transfer.value.abs() ** 2
-        return Spectrum(energy, self.axes).combined(inner, torch.mul)
-
-    def _dual_congruence(self, inner: Spectrum) -> Spectrum | None:
-        return self._congruence(inner)  # convolutions commute
-
-    def _svd(self) -> SVD:
-        transfer = self._transfer.value
-        size = transfer.abs()
-        phase = torch.where(size > 0, transfer / torch.where(size > 0, size, 1.0), torch.ones_like(transfer))
-        plain = Fourier(self.domain, self.axes, centred=False)
-        return SVD(plain.H @ Diagonal(plain.codomain, phase), size.expand(self.domain.shape), plain.H)

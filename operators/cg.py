@@ -77,11 +77,12 @@ def default_tolerance(dtype: torch.dtype) -> float:
 
 
 def cg_start(
-    apply: Map, b: Tensor, *, start: Tensor | None = None, tolerance: float | None = None
+    apply: Map, b: Tensor, *, start: Tensor | None = None, tolerance: float | Tensor | None = None
 ) -> CGState:
-    """Return the state before the first iteration, for `b` (batch, ...)."""
+    """Return the state before the first iteration, for `b` (batch, ...); `tolerance` one or one each."""
     relative = default_tolerance(b.dtype) if tolerance is None else tolerance
-    relative = check_number(relative, "tolerance", positive=True)
+    if not isinstance(relative, Tensor):
+        relative = check_number(relative, "tolerance", positive=True)
     if b.ndim < 2:
         raise value_error("b", "have a batch axis in front", tuple(b.shape), "Use b[None].")
     check_finite(b, "b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ def largest_eigenvalue(
     for _ in range(check_count(max_iterations, "max_iterations")):
         w = apply(v) - beta * previous
         diagonal.append(float(dots(v, w)))
+        if not math.isfinite(diagonal[-1]):
+            raise FloatingPointError(
+                "the largest eigenvalue met a NaN or an infinity in the operator's values."
+            )
         w = w - diagonal[-1] * v
         beta = float(dots(w, w).sqrt())
         tridiagonal = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)

@@ -115,6 +115,11 @@ class LinearOperator(NormalSolves):
         """Whether svd() has a closed form."""
         return self._svd() is not None
 
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether normal_solve is exact, without iterations."""
+        return self._gram_spectrum is not None or self.has_svd
+
     def _svd(self) -> SVD | None:
         return None
 
@@ -165,8 +170,8 @@ class Adjoint(LinearOperator):
         return self.op._congruence(inner)
 
     def _svd(self) -> SVD | None:
-        # Complex values of real images fill half their space: u u^H is then no identity there.
-        if self.domain.is_complex != self.codomain.is_complex:
+        # Of a tall matrix, and of real images with complex values, u u^H is no identity.
+        if self.domain.is_complex != self.codomain.is_complex or self.domain.size != self.codomain.size:
             return None
         factors = self.op._svd()
         return None if factors is None else SVD(factors.v, factors.s, factors.u)
@@ -301,6 +306,13 @@ class Scaled(LinearOperator):
         self.op = op
         self.adjoint_error = op.adjoint_error
         self.is_unitary = op.is_unitary and abs(number) == 1
+
+    @property
+    def H(self) -> LinearOperator:
+        """conj(factor) A^H, so that what A^H knows is still seen."""
+        if isinstance(self.factor, complex) and not self.op.domain.is_complex:
+            return Adjoint(self)  # Re(conj(factor) A^H y) is no multiple of Re(A^H y)
+        return Scaled(self.factor.conjugate(), self.op.H)
 
     @property
     def over_complex(self) -> bool:

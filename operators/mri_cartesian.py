@@ -10,6 +10,7 @@ equation gives; the grid's own centre plays no part in it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,8 +61,11 @@ class CartesianGeometry:
         """Return the same encoding with some values changed."""
         return replaced(self, changes)
 
-    def operator(self, grid: Grid) -> Fourier:
-        """Return the transform from complex images on `grid` to k-space (kz, ky, kx)."""
+    def operator(self, grid: Grid, *, components: Sequence[int] = ()) -> Fourier:
+        """Return the transform from complex images on `grid` to k-space (kz, ky, kx).
+
+        `components` are axes in front of the grid's own, each entry transformed alike: (coils,).
+        """
         if Grid.require(grid).time is not None:
             raise value_error("grid", "have no time axis", grid, FRAMES_ARE_A_BATCH)
         if grid.shape != self.matrix:
@@ -90,7 +94,7 @@ class CartesianGeometry:
         index = (target - origin) / lengths
         axes = encoded or [2]
         return Fourier(
-            Space.field(grid, is_complex=True),
+            Space.field(grid, is_complex=True, components=components),
             [axis - 3 for axis in axes],
             zero_phase=[float(index[axis]) for axis in axes],
             signs=[int(np.sign(lengths[axis])) for axis in axes],

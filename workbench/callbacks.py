@@ -48,22 +48,24 @@ class StepEvent:
     @cached_property
     def estimate(self) -> Tensor | None:
         """The estimate of these draws as it stands, in physical units, None if the solver has none."""
-        if self.info.estimate is None:
+        estimate = self.info.estimate
+        if estimate is None:
             return None
-        return self.posterior.to_physical(self.info.estimate[: self.wanted])
+        u = estimate if isinstance(estimate, Tensor) else estimate()
+        return self.posterior.to_physical(u[: self.wanted])
 
 
 class Callback:
     """Something that looks on; override what is of interest."""
 
     def start(self, posterior: Posterior, draws: int, steps: int) -> None:
-        """Called before the first step, also of a run that is resumed."""
+        """Look before the first step, also of a run that is resumed."""
 
     def step(self, event: StepEvent) -> None:
-        """Called after each step."""
+        """Look after each step."""
 
     def finish(self) -> None:
-        """Called once the last draw is written."""
+        """Look once the last draw is written."""
 
     def keep(self) -> dict[str, Any]:
         """Return what has been gathered, as `workbench.snapshot` can hold it."""

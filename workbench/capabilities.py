@@ -29,6 +29,8 @@ class Capabilities:
     likelihood: bool = True
     #: Whether the operator has to be linear, its adjoint exact.
     linear: bool = False
+    #: Whether -log p(y | u) has to be a quadratic |B u - z|^2 / 2.
+    linear_gaussian: bool = False
     exact_adjoint: bool = True
     #: Whether the operator has to know its singular values.
     svd: bool = False
@@ -68,8 +70,11 @@ class Capabilities:
         operator = likelihood.operator
         if self.linear and not likelihood.is_linear:
             yield f"`operator` must be linear, got {operator!r}."
+        if self.linear_gaussian and not likelihood.is_linear_gaussian:
+            yield f"`likelihood` must be linear with Gaussian noise, got {likelihood!r}."
         if self.exact_adjoint and getattr(operator, "adjoint_error", 0.0) > 0:
-            yield f"`operator` must have an exact adjoint, got {operator!r}. Use an engine with a matched pair."
+            remedy = "Use an engine with a matched pair."
+            yield f"`operator` must have an exact adjoint, got {operator!r}. {remedy}"
         if self.svd and not (isinstance(operator, LinearOperator) and operator.has_svd):
             yield f"`operator` must know its singular values, got {operator!r}."
         if self.noise is not None and likelihood.noise.name not in self.noise:

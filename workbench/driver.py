@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from operators.checks import check_count, check_number
-from operators.errors import type_error, value_error
+from operators.errors import NonFiniteError, type_error, value_error
 from workbench.callbacks import Callback
 from workbench.counting import counted
 from workbench.fingerprint import fingerprint
-from workbench.guards import available_memory
+from workbench.guards import available_memory, diverged
 from workbench.ledger import Budget, BudgetError, Ledger, peak_memory
 from workbench.plan import SolverPlan
 from workbench.posterior import Posterior
@@ -38,7 +39,7 @@ MICROBATCH_BYTES = 2**27
 
 def sample(
     posterior: Posterior,
-    solver: Solver,
+    solver: Solver[Any],
     *,
     draws: int | None = None,
     seed: int = 0,
@@ -79,7 +80,9 @@ def sample(
         What looks on.
     """
     if not isinstance(posterior, Posterior):
-        raise type_error("posterior", "be a Posterior", type(posterior).__name__, "Posterior(prior, likelihood)")
+        raise type_error(
+            "posterior", "be a Posterior", type(posterior).__name__, "Posterior(prior, likelihood)"
+        )
     if not isinstance(solver, Solver):
         got = solver.__name__ if isinstance(solver, type) else type(solver).__name__
         raise type_error("solver", "be a Solver's instance", got, "Such as ConjugateGradient().")
@@ -91,7 +94,7 @@ def sample(
     keys = Keys(seed, (0,))  # checks the seed
     every = check_number(checkpoint_seconds, "checkpoint_seconds", non_negative=True)
     limits = Budget() if budget is None else Budget.require(budget)
-    plan = solver.plan(posterior)
+    plan = _planned(solver, posterior)
     size = solver.particles or _microbatch(microbatch, count, posterior, like)
     ours = TensorStore() if store is None else store
     _refuse_what_cannot_be_met(posterior, solver, plan, count, size, limits, ours, like)
@@ -118,7 +121,13 @@ def sample(
         ),
     )
     settings = RunSettings(
-        plan=plan, seed=keys.seed, count=count, microbatch=size, wanted=draws, every=every, keep=store is not None
+        plan=plan,
+        seed=keys.seed,
+        count=count,
+        microbatch=size,
+        wanted=draws,
+        every=every,
+        keep=store is not None,
     )
     run = Run(counted(posterior, ledger), solver, settings, ledger, ours, like, tuple(callbacks))
     ledger.enforce(limits)
@@ -135,6 +144,14 @@ def sample(
     )
 
 
+def _planned(solver: Solver[Any], posterior: Posterior) -> SolverPlan:
+    try:
+        with torch.no_grad():
+            return solver.plan(posterior)
+    except (NonFiniteError, FloatingPointError) as error:
+        raise diverged(solver, "before its first step", "", str(error)) from error
+
+
 def _like(posterior: Posterior, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
     like = posterior.like(dtype=dtype, device=device)
     if posterior.likelihood is not None:
@@ -149,12 +166,14 @@ def _like(posterior: Posterior, dtype: torch.dtype | None, device: torch.device 
     return like
 
 
-def _count(solver: Solver, draws: int | None) -> int:
+def _count(solver: Solver[Any], draws: int | None) -> int:
     if draws is not None:
         check_count(draws, "draws")
     if solver.deterministic:
         if draws not in (None, 1):
-            remedy = f"Every draw of {type(solver).__name__} would be the same: a {solver.kind} has no spread."
+            remedy = (
+                f"Every draw of {type(solver).__name__} would be the same: a {solver.kind} has no spread."
+            )
             raise value_error("draws", "be 1 for this solver", draws, remedy)
         return 1
     if solver.particles is not None:
@@ -173,7 +192,7 @@ def _microbatch(given: int | None, count: int, posterior: Posterior, like: Tenso
 
 def _refuse_what_cannot_be_met(
     posterior: Posterior,
-    solver: Solver,
+    solver: Solver[Any],
     plan: SolverPlan,
     count: int,
     microbatch: int,
@@ -208,5 +227,7 @@ def _refuse_what_cannot_be_met(
         if least > budget.memory_bytes:
             remedy = "Raise it, or lower `microbatch`, or keep the draws on disk: store=ZarrStore(path)."
             raise BudgetError(
-                str(value_error("budget.memory_bytes", f"allow at least {least}", budget.memory_bytes, remedy))
+                str(
+                    value_error("budget.memory_bytes", f"allow at least {least}", budget.memory_bytes, remedy)
+                )
             )

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from workbench.snapshot import pack
-from workbench.solvers.base import Info
+from workbench.solvers.base import Info, Solver
 
-__all__ = ["DivergedError", "available_memory", "diverged_rows"]
+__all__ = ["DivergedError", "available_memory", "diverged", "diverged_rows"]
 
 
 class DivergedError(FloatingPointError):
     """A step gave a NaN or an infinity; the message names the step, the draws and a remedy."""
+
+
+def diverged(solver: Solver[Any], where: str, which: str, reason: str) -> DivergedError:
+    """Return the error for a solver that gave no numbers `where` in the run, for `which` draws."""
+    text = f"{type(solver).__name__} met a NaN or an infinity {where}{which}. {solver.remedy}"
+    return DivergedError(f"{text} ({reason})" if reason else text)
 
 
 def diverged_rows(state: object, info: Info, batch: int) -> list[int]:
@@ -27,7 +34,7 @@ def diverged_rows(state: object, info: Info, batch: int) -> list[int]:
     for tensor in tensors.values():
         if (tensor.is_floating_point() or tensor.is_complex()) and _has_nan(tensor):
             bad |= _rows(torch.isnan(tensor), batch)
-    if info.estimate is not None and not info.estimate.dtype == torch.int64:
+    if isinstance(info.estimate, Tensor) and info.estimate.dtype != torch.int64:
         real = _components(info.estimate)
         low, high = torch.aminmax(real)
         if not bool(torch.isfinite(low) & torch.isfinite(high)):
@@ -59,6 +66,8 @@ def _components(tensor: Tensor) -> Tensor:
 def _rows(mask: Tensor, batch: int) -> set[int]:
     if mask.ndim == 0 or mask.shape[0] != batch:
         return set(range(batch))
-    return set(mask.flatten(1).any(dim=1).nonzero().flatten().tolist()) if mask.ndim > 1 else set(
-        mask.nonzero().flatten().tolist()
+    return (
+        set(mask.flatten(1).any(dim=1).nonzero().flatten().tolist())
+        if mask.ndim > 1
+        else set(mask.nonzero().flatten().tolist())
     )

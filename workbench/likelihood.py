@@ -181,15 +181,16 @@ class Likelihood:
 
         Linear-Gaussian: one `normal_solve`, differentiable, with its `tolerance` and `max_iterations`
         (1000). Else Newton-CG from c, until the gradient has fallen to `tolerance` (1e-4 in single, 1e-8
-        in double precision) of its first, in at most `max_iterations` (50); a local minimum where the
-        problem is not convex. Both warn where they stop short.
+        in double precision) of its first, in at most `max_iterations` (200): fast for a log-concave law of a
+        linear A, linearly else, and to a local minimum where the problem is not convex. Both warn where
+        they stop short.
         """
         self._check(c, "c")
         r = per_sample(r, "r", c.shape[: c.ndim - self.domain.ndim], c)
         if self.is_linear_gaussian:
             return self._solved(c, self._served("z", c), r, tolerance, max_iterations)
         with torch.no_grad():
-            return self._newton(c, r, tolerance, 50 if max_iterations is None else max_iterations)
+            return self._newton(c, r, tolerance, 200 if max_iterations is None else max_iterations)
 
     def prox_draw(
         self, c: Tensor, r: Value, keys: Keys, purpose: str = "prox", *, tolerance: float | None = None

@@ -49,7 +49,7 @@ def minimise(
     start: Tensor,
     *,
     tolerance: float | None = None,
-    max_iterations: int = 50,
+    max_iterations: int = 200,
 ) -> NewtonResult:
     """Minimise `value` from `start` (batch, ...) until each |gradient| is below `tolerance` times its first.
 
@@ -90,7 +90,7 @@ def proximal(
     r: float | Tensor,
     *,
     tolerance: float | None = None,
-    max_iterations: int = 50,
+    max_iterations: int = 200,
 ) -> NewtonResult:
     """Minimise value(x) + |x - centre|^2 / (2 r^2) from the centre, for one `r` or one per sample.
 

@@ -37,7 +37,7 @@ MANTISSA = (1 << 52) - 1
 ONE = 0x3FF << 52  # the bits of 1.0
 SIGN = -(1 << 63)
 LN2 = 0.6931471805599453
-HALF_PI = 1.5707963267948966
+PI = 3.141592653589793
 ROOT_HALF = 0x3FE6A09E667F3BCD  # the bits of sqrt(1/2)
 
 # Minimax coefficients of fdlibm, of absolute error < 2^-58: 2 atanh(s)/s - 2 on |s| <= 0.1716 in powers
@@ -127,7 +127,7 @@ def normal_pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     sin_sign = second.bitwise_left_shift(1).bitwise_and_(SIGN)
     # The lowest bit set: t is on odd multiples of the spacing, as often below 0 as above.
     second.bitwise_and_(MANTISSA).bitwise_or_(ONE | 1)
-    t = second.view(torch.float64).sub_(1.5).mul_(HALF_PI)
+    t = second.view(torch.float64).sub_(1.5).mul_(PI / 2)
     square = t * t
     sine = polynomial(square, SIN).mul_(t).add_(t)
     cosine = polynomial(square, COS).add_(1.0)

@@ -9,38 +9,69 @@ Both are exact for numbers u of 52 bits; the logarithms are those of `workbench.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Context, Decimal, localcontext
 
 import torch
 from torch import Tensor
 
-from workbench.philox import HALF_PI, LOG, minus_log, polynomial, square_root, uniform, words
+from workbench.philox import LOG, PI, make_key, minus_log, polynomial, square_root, uniform, words
 
-__all__ = ["LARGEST_MEAN", "poisson_counts"]
+__all__ = ["LARGEST_MEAN", "Trials", "poisson_counts"]
 
-#: Below it a count and every intermediate of PTRS are float64 integers with a bit to spare.
+#: Up to it, a count and all of PTRS are far enough below 2^53 to be right to a small part of 1.
 LARGEST_MEAN = 1e15
 SWITCH = 10.0
 
-Blocks = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+
+def _tables() -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return EXP and STIRLING; decimals round alike everywhere, unlike the C library's exp and log."""
+    with localcontext(Context(prec=30)):
+        root = (2 * Decimal("3.14159265358979323846264338328")).sqrt()
+        exponentials = [Decimal(-n).exp() for n in range(11)]
+        errors = [
+            (math.factorial(n) / root).ln() + n - (n + Decimal("0.5")) * Decimal(n).ln() for n in range(1, 16)
+        ]
+    return tuple(map(float, exponentials)), (0.0, *map(float, errors))
 
 
-def poisson_counts(mean: Tensor, blocks: Blocks) -> Tensor:
-    """Return counts of `mean` (n,), in float64.
+#: e^-n for n = 0, ..., 10, and ln n! - ln(sqrt(2 pi n) (n / e)^n) for n = 1, ..., 15, a 0 before it.
+EXP, STIRLING = _tables()
 
-    `blocks(chosen, lane)` returns fresh words of the elements with the indices `chosen`.
-    """
+
+@dataclass(frozen=True)
+class Trials:
+    """The random words of the elements with the index `voxel` (n,) in their array and number `draw` (n,)."""
+
+    voxel: Tensor
+    draw: Tensor
+    step: int
+    seed: int
+    purpose: str
+
+    def words(self, lane: int) -> tuple[Tensor, Tensor]:
+        """Return fresh words for trial number `lane` of each element."""
+        return words(self.voxel, self.draw, self.step, make_key(self.seed, "poisson", self.purpose, lane))
+
+    def only(self, chosen: Tensor) -> Trials:
+        """Return the trials of the elements with the indices `chosen`."""
+        return Trials(self.voxel[chosen], self.draw[chosen], self.step, self.seed, self.purpose)
+
+
+def poisson_counts(mean: Tensor, trials: Trials) -> Tensor:
+    """Return counts of `mean` (n,), in float64."""
     counts = torch.empty_like(mean)
     small = mean < SWITCH
-    for chosen, method in ((small.nonzero()[:, 0], _inversion), (small.logical_not_().nonzero()[:, 0], _ptrs)):
+    for part, method in ((small, _inversion), (~small, _ptrs)):
+        chosen = part.nonzero()[:, 0]
         if len(chosen):
-            counts[chosen] = method(mean[chosen], lambda pick, lane, chosen=chosen: blocks(chosen[pick], lane))
+            counts[chosen] = method(mean[chosen], trials.only(chosen))
     return counts
 
 
-def _inversion(mean: Tensor, blocks: Blocks) -> Tensor:
+def _inversion(mean: Tensor, trials: Trials) -> Tensor:
     """Return the smallest k with P(0) + ... + P(k) >= u for means < 10."""
-    u = uniform(blocks(torch.arange(len(mean), device=mean.device), 0)[0])
+    u = uniform(trials.words(0)[0])
     term = _exp_minus(mean)
     total = term.clone()
     count = torch.zeros_like(mean)
@@ -57,18 +88,18 @@ def _inversion(mean: Tensor, blocks: Blocks) -> Tensor:
 def _exp_minus(x: Tensor) -> Tensor:
     """Return exp(-x) for 0 <= x <= 10: a table at the nearest integer, Taylor's series between."""
     nearest = x.add(0.5).floor_()
-    table = torch.tensor([math.exp(-i) for i in range(11)], dtype=x.dtype, device=x.device)
+    table = torch.tensor(EXP, dtype=x.dtype, device=x.device)
     series = polynomial(nearest - x, [1.0 / math.factorial(n) for n in range(1, 15)])
     return series.add_(1.0).mul_(table[nearest.to(torch.int64)])
 
 
-def _ptrs(mean: Tensor, blocks: Blocks) -> Tensor:
+def _ptrs(mean: Tensor, trials: Trials) -> Tensor:
     """Return counts for means >= 10 by transformed rejection with a squeeze."""
     count = torch.empty_like(mean)
     waiting = torch.arange(len(mean), device=mean.device)
     lane = 0
     while len(waiting):
-        first, second = blocks(waiting, lane)
+        first, second = trials.only(waiting).words(lane)
         candidate, accepted = _trial(mean[waiting], uniform(first), uniform(second))
         count[waiting[accepted]] = candidate[accepted]
         waiting = waiting[~accepted]
@@ -104,14 +135,13 @@ def _minus_log_probability(k: Tensor, mean: Tensor) -> Tensor:
     near = difference * r + k * r * polynomial(r * r, LOG)
     far = -difference - k * minus_log(positive / mean)
     deviance = torch.where(r.abs() <= 0.17, near, far)
-    value = deviance - minus_log(positive * (4.0 * HALF_PI)) * 0.5 + _stirling_error(positive)
+    value = deviance - minus_log(positive * (2.0 * PI)) * 0.5 + _stirling_error(positive)
     return torch.where(k > 0, value, mean)
 
 
 def _stirling_error(k: Tensor) -> Tensor:
     """Return delta(k) = ln k! - ln(sqrt(2 pi k) (k / e)^k): a table below 16, else its series in 1/k."""
-    exact = [math.lgamma(n + 1.0) - (n + 0.5) * math.log(n) + n - 0.5 * math.log(2 * math.pi) for n in range(1, 16)]
-    table = torch.tensor([0.0, *exact], dtype=k.dtype, device=k.device)
+    table = torch.tensor(STIRLING, dtype=k.dtype, device=k.device)
     inverse = torch.ones_like(k).div_(k)
     square = inverse * inverse
     series = polynomial(square, [-1 / 360, 1 / 1260, -1 / 1680, 1 / 1188]).add_(1 / 12).mul_(inverse)

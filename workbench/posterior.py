@@ -8,7 +8,8 @@ operator, data and noise, so a solver sees u alone, and samples come back physic
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Callable
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from workbench.units import Units
 
 __all__ = ["Posterior"]
 
+T = TypeVar("T")
+
 
 class Posterior:
     """What is known of the object after the measurement; without a likelihood, before it.
@@ -30,7 +33,9 @@ class Posterior:
     `likelihood` is given in physical units; the attribute of that name is a function of u.
     """
 
-    def __init__(self, prior: Prior, likelihood: Likelihood | None = None, *, units: Units | None = None):
+    def __init__(
+        self, prior: Prior, likelihood: Likelihood | None = None, *, units: Units | None = None
+    ) -> None:
         if not isinstance(prior, Prior):
             raise type_error("prior", "be a Prior", type(prior).__name__, "Without one: Flat(space).")
         if likelihood is not None and not isinstance(likelihood, Likelihood):
@@ -73,10 +78,10 @@ class Posterior:
 
     def like(self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
         """Return an empty tensor with the dtype and device of u: those of the data unless told otherwise."""
-        data = None if self.likelihood is None else self.likelihood.data
+        likelihood = self.likelihood
         if dtype is None:
-            dtype = torch.float32 if data is None else data.dtype
-        where = device if device is not None else "cpu" if data is None else data.device
+            dtype = torch.float32 if likelihood is None else likelihood.dtype
+        where = device if device is not None else "cpu" if likelihood is None else likelihood.device
         return torch.empty(0, dtype=self.space.dtype_like(torch.empty(0, dtype=dtype)), device=where)
 
     def to_physical(self, u: Tensor) -> Tensor:
@@ -86,6 +91,13 @@ class Posterior:
     def from_physical(self, x: Tensor) -> Tensor:
         """Return the u of a physical x."""
         return self.units.normalised(x)
+
+    def kept(self, name: str, make: Callable[[], T]) -> T:
+        """Return what `make` makes, made once: what a solver derives from a posterior and needs each step."""
+        memo = self.__dict__.setdefault("_memo_kept", {})
+        if name not in memo:
+            memo[name] = make()
+        return memo[name]  # type: ignore[no-any-return]
 
     def log_density(self, u: Tensor) -> Tensor:
         """Return log p(y | u) + log p(u) per batch element, where the prior's density is known."""

@@ -9,7 +9,8 @@ no more than that part, on any device and with any number of threads:
 Generator: Philox4x32-10, whose key is a hash of (seed, distribution, purpose) and whose counter is
 (voxel index // 2, step, draw). A block of 128 bits serves the voxels 2j and 2j + 1, or the real and
 the imaginary part of voxel j, each of which has standard deviation 1. All is computed in float64;
-numbers in float32 are the same ones, rounded.
+numbers in float32 are the same ones, rounded. Draw outside torch.compile: what it fuses, it rounds
+otherwise in the last bit.
 """
 
 from __future__ import annotations
@@ -25,9 +26,13 @@ from torch import Tensor
 from operators.checks import COMPLEX_DTYPES, REAL_DTYPES, check_count, check_finite, check_tensor
 from operators.errors import type_error, value_error
 from workbench.philox import make_key, normal_pair, sign_pair, uniform, words
-from workbench.poisson_draws import LARGEST_MEAN, poisson_counts
+from workbench.poisson_draws import LARGEST_MEAN, Trials, poisson_counts
 
 __all__ = ["Keys"]
+
+#: Blocks made at once, by each thread of a CPU and by a GPU: of them it wants few and large launches.
+CPU_TILE = 2**16
+LARGEST_TILE = 2**20
 
 Region = tuple[slice, ...]
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -110,22 +115,23 @@ class Keys:
         counts = mean.detach().clone(memory_format=torch.contiguous_format)
         table = counts.view(-1, part.length)
         draws = torch.tensor(self.draws, device=mean.device)
-        for rows, columns in _tiles(*table.shape, mean.device):
+        for rows, columns in _tiles(len(table), part.length, mean.device):
             first, draw = part.starts(rows, draws)
             voxel = first + torch.arange(columns.start, columns.stop, device=mean.device)
-
-            def blocks(
-                chosen: Tensor, lane: int, voxel: Tensor = voxel.flatten(), draw: Tensor = draw.expand_as(voxel)
-            ) -> tuple[Tensor, Tensor]:
-                key = make_key(self.seed, "poisson", purpose, lane)
-                return words(voxel[chosen], draw.flatten()[chosen], self.step, key)
-
+            draw = draw.expand_as(voxel)
+            trials = Trials(voxel.flatten(), draw.flatten(), self.step, self.seed, purpose)
             tile = table[rows, columns]
-            tile.copy_(poisson_counts(tile.flatten().to(torch.float64), blocks).view_as(tile))
+            tile.copy_(poisson_counts(tile.flatten().to(torch.float64), trials).view_as(tile))
         return counts
 
     def _fill(
-        self, shape: Sequence[int], purpose: str, like: Tensor, region: Region, kind: str, transform: Transform
+        self,
+        shape: Sequence[int],
+        purpose: str,
+        like: Tensor,
+        region: Region,
+        kind: str,
+        transform: Transform,
     ) -> Tensor:
         """Return what `transform` makes of the blocks, two voxels or one complex voxel from each."""
         dtype, device = _check_like(like), like.device
@@ -168,7 +174,7 @@ class _Part:
 
     @staticmethod
     def of(shape: Sequence[int], region: Region, components: int = 1) -> _Part:
-        """Return the part `region` of an array of `shape`, with an axis of `components` behind if there are two."""
+        """Return the part `region` of an array of `shape`, of so many `components`."""
         whole = _check_shape(shape)
         box = _check_region(region, whole)
         if components > 1:
@@ -196,7 +202,7 @@ class _Part:
         return (self.length + max(self.parities) + 1) // 2
 
     def starts(self, rows: slice, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Return, for rows that count (draw, run), the index of the first voxel and the draw, both (rows, 1)."""
+        """Return the first voxel's index and the draw of rows that count (draw, run), both (rows, 1)."""
         row = torch.arange(rows.start, rows.stop, device=draws.device)[:, None]
         runs = math.prod(extent for extent, _ in self.outer)
         run = row % runs
@@ -210,8 +216,7 @@ class _Part:
 def _tiles(rows: int, columns: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
     """Cut a table into tiles that fit into the cache, whole rows where these are short."""
     on_cpu = device.type == "cpu"
-    # torch gives each thread at least 2^15 elements; a GPU wants few launches.
-    capacity = min(2**15 * max(2, torch.get_num_threads()), 2**20) if on_cpu else 2**20
+    capacity = min(CPU_TILE * torch.get_num_threads(), LARGEST_TILE) if on_cpu else LARGEST_TILE
     if on_cpu and rows * columns > capacity:
         # Freeing a large block, never written, moves glibc's threshold: it keeps the temporaries of a
         # tile for the next one from then on, where it would return them and fault in each page anew.
@@ -278,7 +283,10 @@ def _check_region(region: object, shape: tuple[int, ...]) -> list[tuple[int, int
         raise value_error("region", f"have at most {len(shape)} slices, one per axis", len(region))
     box = [(0, size) for size in shape]
     for axis, entry in enumerate(region):
-        start, stop, step = entry.indices(shape[axis])
+        try:
+            start, stop, step = entry.indices(shape[axis])
+        except TypeError as error:
+            raise type_error(f"region[{axis}]", "be a slice of integers", entry) from error
         if step != 1:
             raise value_error(f"region[{axis}]", "have step 1", entry, "Slice the result instead.")
         box[axis] = (start, max(start, stop))

@@ -29,13 +29,16 @@ class Volume:
     """`data` of shape (z, y, x), or (t, z, y, x) with a time axis, on `grid`, in `unit`.
 
     `unit` is free text such as "1/mm" or "HU"; the empty string means none. `space` names the world
-    that the grid's affine leads to, one of `SPACES`.
+    that the grid's affine leads to, one of `SPACES`. `components` names the entries of one axis in
+    front of all others: ("R", "A", "S") for displacements in mm along the world's axes, which are the
+    same however the array is stored, or the classes of a label map's probabilities.
     """
 
     data: Tensor
     grid: Grid
     unit: str = ""
     space: str = "scanner"
+    components: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, Tensor):
@@ -45,14 +48,25 @@ class Volume:
             raise type_error("unit", "be text, empty for none", repr(self.unit))
         if self.space not in SPACES:
             raise value_error("space", f"be one of {', '.join(SPACES)}", repr(self.space))
-        if tuple(self.data.shape) != self.grid.array_shape:
-            raise value_error(
-                "data", f"have the grid's array shape {self.grid.array_shape}", tuple(self.data.shape)
-            )
+        object.__setattr__(self, "components", _checked_names(self.components))
+        expected = self._lead + self.grid.array_shape
+        if tuple(self.data.shape) != expected:
+            what = "the grid's array shape" if not self.components else "components and the grid's axes,"
+            remedy = ""
+            if not self.components and tuple(self.data.shape[1:]) == expected:
+                remedy = "An axis of components is named: components=('R', 'A', 'S')."
+            raise value_error("data", f"have {what} {expected}", tuple(self.data.shape), remedy)
 
-    def with_data(self, data: Tensor, *, unit: str | None = None) -> Volume:
-        """Return other values in the same place."""
-        return dataclasses.replace(self, data=data, unit=self.unit if unit is None else unit)
+    def with_data(
+        self, data: Tensor, *, unit: str | None = None, components: tuple[str, ...] | None = None
+    ) -> Volume:
+        """Return other values in the same place; unit and components stay unless others are given."""
+        return dataclasses.replace(
+            self,
+            data=data,
+            unit=self.unit if unit is None else unit,
+            components=self.components if components is None else components,
+        )
 
     def crop(self, start: Sequence[int] | int, stop: Sequence[int] | int) -> Volume:
         """Return the voxels `start` <= index < `stop`, in array order."""
@@ -66,7 +80,7 @@ class Volume:
     ) -> Volume:
         """Return the volume with voxels of `value` added at the start and at the end of each axis."""
         grid = self.grid.pad(before, after)
-        padded = self.data.new_full(grid.array_shape, _fitting(value, self.data.dtype, "value"))
+        padded = self.data.new_full(self._lead + grid.array_shape, _fitting(value, self.data.dtype, "value"))
         low = check_triple(before, "before", minimum=0)
         z, y, x = (slice(a, a + n) for a, n in zip(low, self.grid.shape, strict=True))
         padded[..., z, y, x] = self.data
@@ -110,12 +124,16 @@ class Volume:
         self._require_numbers("resample")
         beyond = _fitting(outside, self.data.dtype, "outside")
         target = grid.with_time(self.grid.time)
-        result = self.data.new_empty(target.array_shape)
+        result = self.data.new_empty(self._lead + target.array_shape)
         rows, columns = np.meshgrid(*[np.arange(n) for n in grid.shape[1:]], indexing="ij")
         for k in range(grid.shape[0]):
             index = np.stack([np.full(rows.shape, k), rows, columns], axis=-1)
             result[..., k, :, :] = self._at(self.grid.world_to_index(grid.index_to_world(index)), beyond)
         return self._moved(result, target)
+
+    @property
+    def _lead(self) -> tuple[int, ...]:
+        return (len(self.components),) if self.components else ()
 
     def _at(self, index: NDArray[np.float64], outside: complex) -> Tensor:
         shape = np.array(self.grid.shape)
@@ -153,6 +171,14 @@ def _check_grid(grid: object) -> None:
     if not isinstance(grid, Grid):
         remedy = "Pass its .grid." if isinstance(grid, Volume) else ""
         raise type_error("grid", "be a Grid", type(grid).__name__, remedy)
+
+
+def _checked_names(names: object) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise type_error("components", "be a sequence of names", repr(names), "Such as ('R', 'A', 'S').")
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
+        raise value_error("components", "be names, each another", repr(tuple(names)))
+    return tuple(names)
 
 
 def _fitting(value: object, dtype: torch.dtype, argument: str) -> complex:

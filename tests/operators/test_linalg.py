@@ -26,9 +26,7 @@ def test_solves_each_sample(is_complex: bool) -> None:
 
 def test_exact_after_as_many_iterations_as_distinct_eigenvalues() -> None:
     diagonal = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64).repeat(10)
-    result = cg.conjugate_gradient(
-        lambda v: v * diagonal, random_element(Space((30,)), 1), tolerance=1e-12
-    )
+    result = cg.conjugate_gradient(lambda v: v * diagonal, random_element(Space((30,)), 1), tolerance=1e-12)
     assert int(result.iterations) == 3
 
 

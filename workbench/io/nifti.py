@@ -77,6 +77,13 @@ def write_nifti(path: str | Path, volume: Volume) -> Path:
     target = _checked_path(path)
     if not isinstance(volume, Volume):
         raise type_error("volume", "be a Volume", type(volume).__name__, "Use Volume(data, grid).")
+    if volume.components:
+        raise value_error(
+            "volume",
+            "have one number per voxel for NIfTI",
+            f"components {', '.join(volume.components)}",
+            "Write one by one: volume.with_data(volume.data[0], components=()).",
+        )
     description = _description(volume.unit)
     if max(volume.data.shape) > _LONGEST_AXIS:
         raise value_error("volume", f"have axes of at most {_LONGEST_AXIS} for NIfTI", volume.grid)

@@ -186,16 +186,15 @@ def check_real(space: Space, what: str) -> None:
 
 def check_parameter(value: Value, name: str, data: Tensor) -> None:
     """Raise unless `value` is a number or a tensor that broadcasts to `data`, beside it in memory."""
+    if isinstance(value, Tensor):
+        if value.device != data.device:
+            remedy = f"Move one of them: noise.to({str(data.device)!r})."
+            raise value_error(name, f"be on the device of the data, {data.device}", value.device, remedy)
+        if not _broadcasts(value.shape, data.shape):
+            raise value_error(name, f"be a number or broadcast to {tuple(data.shape)}", tuple(value.shape))
+    real = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
     single = data.dtype in (torch.float32, torch.complex64)
-    narrow = torch.as_tensor(value).to(torch.float32 if single else torch.float64)
-    _above(narrow, name, "In double precision the data leave more room." if single else "")
-    if not isinstance(value, Tensor):
-        return
-    if value.device != data.device:
-        remedy = f"Move one of them: noise.to({str(data.device)!r})."
-        raise value_error(name, f"be on the device of the data, {data.device}", value.device, remedy)
-    if not _broadcasts(value.shape, data.shape):
-        raise value_error(name, f"be a number or broadcast to {tuple(data.shape)}", tuple(value.shape))
+    _above(precise(real, data), name, "In double precision there is more room." if single else "")
 
 
 def per_sample(value: Value, name: str, batch: torch.Size, like: Tensor) -> Value:

@@ -11,7 +11,7 @@ done again. The driver owns the loop: solvers have none, and see u alone, never 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -33,10 +33,11 @@ S = TypeVar("S")
 class Info:
     """What a step has to tell: `estimate` of u (batch, ...) for viewers, one number per draw by name.
 
-    `finished` ends the run of these draws before the plan does.
+    An estimate that costs something is given as a function, called only if somebody looks. `finished`
+    ends the run of these draws before the plan does.
     """
 
-    estimate: Tensor | None = None
+    estimate: Tensor | Callable[[], Tensor] | None = None
     values: Mapping[str, Tensor] = field(default_factory=dict)
     finished: bool = False
 
@@ -61,6 +62,9 @@ class Solver(ABC, Generic[S]):
     state_type: ClassVar[type[Any]]
     #: Whether every draw would be the same: then there is one.
     deterministic: ClassVar[bool] = False
+
+    #: What to do where a step gives no numbers; stands in the error.
+    remedy: ClassVar[str] = "Rescale the units of the prior or use float64 data."
 
     @property
     def particles(self) -> int | None:

@@ -1,0 +1,119 @@
+"""Exact draws against the dense answer, on four kinds of physics."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from operators.errors import ConvergenceWarning
+from tests.problems import (
+    PROBLEMS,
+    UNITS,
+    coverage,
+    dense_answer,
+    posterior_of,
+    prior_on,
+    require_standard_normal,
+)
+from tests.solver_contract import SolverContract
+from workbench.capabilities import CapabilityError
+from workbench.driver import sample
+from workbench.kinds import Kind
+from workbench.likelihood import Likelihood
+from workbench.noise.poisson import PoissonTransmission
+from workbench.posterior import Posterior
+from workbench.solvers.exact_gaussian import ExactGaussian
+from workbench.store import TensorStore
+
+
+class TestExactGaussian(SolverContract):
+    covers = (ExactGaussian,)
+
+    def make(self) -> ExactGaussian:
+        return ExactGaussian(accuracy=1e-6)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_draws_have_the_dense_mean_and_covariance_at_8(name: str) -> None:
+    posterior = posterior_of(name, 8)
+    u = posterior.from_physical(sample(posterior, ExactGaussian(), draws=400, seed=1).tensor())
+    truth = dense_answer(posterior)
+    require_standard_normal(truth.whitened(u))
+    assert coverage(u, truth, 0.9) == pytest.approx(0.9 * 399 / 401, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_draws_have_the_dense_mean_covariance_and_coverage_at_32(name: str) -> None:
+    posterior = posterior_of(name, 32)
+    samples = sample(posterior, ExactGaussian(), draws=128, seed=2)
+    u = posterior.from_physical(samples.tensor())
+    truth = dense_answer(posterior)
+    require_standard_normal(truth.whitened(u))
+    assert coverage(u, truth, 0.9) == pytest.approx(0.9 * 127 / 129, abs=0.01)
+    assert samples.kind is Kind.EXACT_SAMPLE
+
+
+def test_the_test_sees_a_wrong_posterior() -> None:
+    posterior, other = posterior_of("mask", 8), posterior_of("mask", 8, sigma=0.003)
+    u = posterior.from_physical(sample(other, ExactGaussian(), draws=400, seed=1).tensor())
+    with pytest.raises(AssertionError, match="sigma"):
+        require_standard_normal(dense_answer(posterior).whitened(u))
+
+
+def test_what_has_a_closed_form_needs_no_iteration() -> None:
+    samples = sample(posterior_of("blur"), ExactGaussian(), draws=3)
+    assert samples.record["ledger"]["grams"] == 0
+
+
+def test_without_a_measurement_it_draws_from_the_prior() -> None:
+    space = posterior_of("mask").space
+    prior = Posterior(prior_on(space))
+    samples = sample(prior, ExactGaussian(), draws=2000, seed=3, dtype=torch.float64)
+    u = prior.from_physical(samples.tensor()).flatten(1)
+    assert float(u.mean()) == pytest.approx(0.3, abs=0.05)
+    assert float(u.var()) == pytest.approx(1.0, rel=0.1)
+    assert samples.tensor().mean() == pytest.approx(UNITS.scale * 0.3 + UNITS.offset, abs=1e-3)
+    assert samples.frame == "unknown"
+
+
+def test_vector_fields() -> None:
+    from operators.diagonal import Diagonal
+    from operators.space import Space
+    from tests.problems import grid_of
+    from workbench.noise.gaussian import Gaussian as Noise
+    from workbench.priors.gaussian import SpectralGaussian
+
+    space = Space.vectors(grid_of(6))
+    prior = SpectralGaussian.smooth(space, sd=2.0, length=4.0)
+    seen = Diagonal(space, (torch.arange(36).reshape(6, 6) % 3 == 0).double().expand(3, 1, 6, 6))
+    posterior = Posterior(prior, Likelihood(seen, Noise(0.5), torch.ones(3, 1, 6, 6, dtype=torch.float64)))
+    samples = sample(posterior, ExactGaussian(), draws=600, seed=1)
+    require_standard_normal(dense_answer(posterior).whitened(samples.tensor()))
+    assert samples.mean().components == ("R", "A", "S")
+
+
+def test_a_limit_that_is_reached_is_said() -> None:
+    with pytest.warns(ConvergenceWarning, match="its draws are not exact. Raise `max_iterations`"):
+        sample(posterior_of("ct"), ExactGaussian(max_iterations=1), draws=1)
+
+
+def test_it_refuses_other_laws_with_every_reason() -> None:
+    gaussian = posterior_of("ct")
+    likelihood = gaussian.physical_likelihood
+    assert likelihood is not None
+    counts = torch.ones_like(likelihood.data)
+    posterior = Posterior(gaussian.prior, Likelihood(likelihood.operator, PoissonTransmission(10.0), counts))
+    with pytest.raises(
+        CapabilityError, match="ExactGaussian cannot work on this posterior:\n- `likelihood` must be"
+    ):
+        sample(posterior, ExactGaussian(), draws=1)
+
+
+def test_more_draws_are_added_by_a_larger_number() -> None:
+    posterior = posterior_of("mask")
+    store = TensorStore()
+    few = sample(posterior, ExactGaussian(), draws=3, microbatch=2, store=store).tensor()
+    more = sample(posterior, ExactGaussian(), draws=7, microbatch=2, store=store).tensor()
+    assert torch.equal(more[:3], few)
+    assert torch.equal(more, sample(posterior, ExactGaussian(), draws=7, microbatch=2).tensor())

@@ -1,0 +1,154 @@
+"""Total variation against solutions known in closed form and against its dual."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from operators.differences import FiniteDifferences
+from operators.grid import Grid
+from operators.identity import Identity
+from operators.space import Space
+from tests.problems import UNITS, posterior_of
+from tests.solver_contract import SolverContract
+from workbench.driver import sample
+from workbench.likelihood import Likelihood
+from workbench.noise.gaussian import Gaussian
+from workbench.noise.poisson import PoissonTransmission
+from workbench.noise.rician import Rician
+from workbench.posterior import Posterior
+from workbench.priors.flat import Flat
+from workbench.solvers.total_variation import TotalVariation
+from workbench.units import Units
+
+
+class TestTotalVariation(SolverContract):
+    covers = (TotalVariation,)
+
+    def make(self) -> TotalVariation:
+        return TotalVariation(0.5, iterations=60, tolerance=1e-6)
+
+    def posterior(self, dtype: torch.dtype = torch.float64, units: Units = UNITS) -> Posterior:
+        gaussian = posterior_of("ct", dtype=dtype, units=units)
+        return Posterior(Flat(gaussian.space, units), gaussian.physical_likelihood)
+
+    def posterior_complex(self) -> Posterior:
+        gaussian = posterior_of("coils")
+        return Posterior(Flat(gaussian.space, UNITS), gaussian.physical_likelihood)
+
+
+def line(values: Tensor, spacing: float, sigma: float) -> Posterior:
+    """Return the denoising of a row of voxels."""
+    space = Space.field(Grid.plane((1, len(values)), (1.0, spacing)))
+    data = values.double().reshape(space.shape)
+    return Posterior(Flat(space), Likelihood(Identity(space), Gaussian(sigma), data))
+
+
+def test_a_step_loses_weight_over_length_on_each_side() -> None:
+    # |u - z|^2 / (2 sigma^2) + weight |jump| / spacing: each plateau moves by weight sigma^2 / (n spacing).
+    step = torch.cat([torch.zeros(10), torch.ones(20)])
+    x = sample(line(step, 2.0, 0.5), TotalVariation(4.0, iterations=20000, tolerance=1e-9)).tensor().flatten()
+    move = 4.0 * 0.25 / 2.0
+    assert torch.allclose(x[:10], torch.full((10,), move / 10, dtype=torch.float64), atol=1e-6)
+    assert torch.allclose(x[10:], torch.full((20,), 1 - move / 20, dtype=torch.float64), atol=1e-6)
+
+
+def test_a_large_weight_leaves_the_mean() -> None:
+    values = torch.linspace(0, 1, 12) ** 2
+    x = sample(line(values, 1.0, 1.0), TotalVariation(100.0, iterations=20000, tolerance=1e-9)).tensor()
+    assert torch.allclose(x, values.double().mean(), atol=1e-5)
+
+
+def test_without_weight_it_is_the_data() -> None:
+    values = torch.linspace(-1, 1, 12) ** 3
+    x = (
+        sample(line(values, 1.0, 1.0), TotalVariation(0.0, iterations=5000, tolerance=1e-9))
+        .tensor()
+        .flatten()
+    )
+    assert torch.allclose(x, values.double(), atol=1e-6)
+
+
+def dual_denoised(z: Tensor, gradient: FiniteDifferences, weight: float) -> Tensor:
+    """Return argmin |u - z|^2 / 2 + weight |grad u| as z - D^H p by projected, accelerated ascent in p."""
+    p = torch.zeros(gradient.codomain.shape, dtype=torch.float64)
+    q, t, step = p, 1.0, 1 / gradient.norm() ** 2
+    for _ in range(4000):
+        ahead = q + step * gradient(z - gradient.adjoint(q))
+        new = ahead / (ahead.norm(dim=0) / weight).clamp(min=1)
+        t, before = (1 + (1 + 4 * t * t) ** 0.5) / 2, t
+        q, p = new + (before - 1) / t * (new - p), new
+    return z - gradient.adjoint(p)
+
+
+def test_an_image_agrees_with_its_dual_solution() -> None:
+    space = Space.field(Grid.plane((9, 11), (1.0, 2.0)))
+    z = torch.sin(torch.arange(99.0, dtype=torch.float64) * 1.7).reshape(space.shape)
+    posterior = Posterior(Flat(space), Likelihood(Identity(space), Gaussian(1.0), z))
+    x = sample(posterior, TotalVariation(0.3, iterations=20000, tolerance=1e-8)).tensor()[0]
+    expected = dual_denoised(z, FiniteDifferences(space), 0.3)
+    assert float((x - expected).norm() / expected.norm()) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["ct", "blur"])
+def test_the_objective_is_lowest_where_it_says(name: str) -> None:
+    gaussian = posterior_of(name, 8)
+    posterior = Posterior(Flat(gaussian.space, UNITS), gaussian.physical_likelihood)
+    gradient = FiniteDifferences(posterior.space)
+
+    def objective(u: Tensor) -> float:
+        slope = gradient(u).norm(dim=-4)
+        return float(-posterior.measured.log_likelihood(u) + 2.0 * slope.sum())
+
+    solver = TotalVariation(2.0, iterations=30000, tolerance=1e-7)
+    u = posterior.from_physical(sample(posterior, solver).tensor()[0])
+    here = objective(u)
+    generator = torch.Generator().manual_seed(0)
+    for size in (1e-1, 1e-2, 1e-3):
+        for _ in range(20):
+            around = u + size * torch.randn(u.shape, generator=generator, dtype=u.dtype)
+            assert objective(around) > here - 1e-6
+
+
+def test_poisson_counts_without_weight_give_the_logarithm() -> None:
+    space = Space.field(Grid.plane((1, 5), 1.0))
+    counts = torch.tensor([10.0, 100.0, 1000.0, 5000.0, 9000.0], dtype=torch.float64).reshape(space.shape)
+    likelihood = Likelihood(Identity(space), PoissonTransmission(1e4), counts)
+    x = sample(
+        Posterior(Flat(space), likelihood), TotalVariation(0.0, iterations=50000, tolerance=1e-8)
+    ).tensor()
+    assert torch.allclose(x[0], torch.log(1e4 / counts), atol=1e-4)
+
+
+def test_a_bound_is_physical_and_kept() -> None:
+    gaussian = posterior_of("blur", 8)
+    units = Units(0.005, 0.02)
+    posterior = Posterior(Flat(gaussian.space, units), gaussian.physical_likelihood)
+    free = sample(posterior, TotalVariation(0.01, iterations=300)).tensor()
+    bound = float(free.median())
+    held = sample(posterior, TotalVariation(0.01, lower=bound, iterations=300)).tensor()
+    assert float(held.min()) >= bound - 1e-12
+    assert float(free.min()) < bound
+
+
+def test_rician_magnitudes_are_welcome() -> None:
+    space = Space.field(Grid.plane((1, 8), 1.0))
+    data = torch.tensor([5.0, 5.2, 4.9, 5.1, 9.0, 9.1, 8.9, 9.0], dtype=torch.float64).reshape(space.shape)
+    posterior = Posterior(Flat(space), Likelihood(Identity(space), Rician(0.3), data))
+    x = sample(posterior, TotalVariation(2.0, lower=0.0, iterations=5000, tolerance=1e-7)).tensor().flatten()
+    assert float(x[:4].std()) < 0.05
+    assert float(x[4:].mean() - x[:4].mean()) == pytest.approx(4.0, abs=0.4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": -1.0}, "`weight` must be a finite number >= 0, got -1.0"),
+        ({"weight": 1.0, "iterations": 0}, "`iterations` must be an integer >= 1"),
+        ({"weight": 1.0, "lower": float("nan")}, "`lower` must be a finite number"),
+    ],
+)
+def test_mistakes(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TotalVariation(**options)  # type: ignore[arg-type]

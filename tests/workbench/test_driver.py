@@ -1,0 +1,297 @@
+"""The driver: kinds of state it carries, budgets, interruptions, what is said before a run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from operators.space import Space
+from tests.problems import dense_answer, grid_of, posterior_of, prior_on, reals
+from tests.solver_contract import StopAfter
+from tests.workbench.toys import ImportanceSampling, IndependentTokens, Unmask, Walk
+from workbench import driver
+from workbench.callbacks import Callback, LiveEstimate, ProgressLine, StepEvent, Trajectory
+from workbench.capabilities import CapabilityError
+from workbench.driver import sample
+from workbench.guards import DivergedError
+from workbench.kinds import Kind
+from workbench.ledger import Budget, BudgetError, BudgetExhausted
+from workbench.posterior import Posterior
+from workbench.samples import Samples
+from workbench.solvers.conjugate_gradient import ConjugateGradient
+from workbench.solvers.exact_gaussian import ExactGaussian
+from workbench.store import StoreFull, TensorStore
+
+
+def prior_only(size: int = 6) -> Posterior:
+    return Posterior(prior_on(Space.field(grid_of(size))))
+
+
+def walk(
+    store: TensorStore | None = None, *, draws: int = 5, solver: Walk | None = None, **options: object
+) -> Samples:
+    return sample(
+        prior_only(), Walk() if solver is None else solver, draws=draws, microbatch=2, store=store, **options
+    )  # type: ignore[arg-type]
+
+
+# -- states other than fields -------------------------------------------------------------------------
+
+
+def test_tokens_go_through_the_same_driver() -> None:
+    space = Space.tokens(grid_of(8), 3)
+    chances = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    posterior = Posterior(IndependentTokens(space, chances))
+    samples = sample(posterior, Unmask(), draws=200, seed=1)
+    tokens = samples.tensor()
+    assert tokens.dtype == torch.int64
+    counts = torch.bincount(tokens.flatten(), minlength=3) / tokens.numel()
+    assert torch.allclose(counts.double(), chances, atol=0.02)
+    few = sample(posterior, Unmask(), draws=3, seed=1).tensor()
+    assert torch.equal(few, tokens[:3])
+    with pytest.raises(CapabilityError, match="`prior.space` must be a complex field or"):
+        sample(posterior, ExactGaussian(), draws=1)
+
+
+def test_a_weighted_ensemble_is_the_posterior() -> None:
+    posterior = posterior_of("mask", 4, sigma=0.01)
+    samples = sample(posterior, ImportanceSampling(20000), seed=1)
+    assert samples.kind is Kind.WEIGHTED_ENSEMBLE
+    assert len(samples) == 20000
+    assert 5 < samples.effective_size < 20000
+    truth = dense_answer(posterior)
+    mean = reals(posterior.from_physical(samples.mean().data)[None])[0]
+    sd = truth.covariance.diagonal().sqrt()
+    assert float(((mean - truth.mean) / sd).abs().max()) < 5 / samples.effective_size**0.5
+
+
+def test_draws_out_of_an_ensemble_follow_from_their_number() -> None:
+    posterior = posterior_of("mask", 4, sigma=0.01)
+    many = sample(posterior, ImportanceSampling(500), draws=40, seed=1)
+    few = sample(posterior, ImportanceSampling(500), draws=7, seed=1)
+    assert torch.equal(many.tensor()[:7], few.tensor())
+    ensemble = sample(posterior, ImportanceSampling(500), seed=1)
+    rows = {tuple(row.tolist()) for row in ensemble.tensor().flatten(1)}
+    assert all(tuple(row.tolist()) in rows for row in many.tensor().flatten(1))
+    assert many.kind is Kind.WEIGHTED_ENSEMBLE
+    likely = ensemble.weights.argmax()
+    share = (many.tensor() == ensemble.tensor()[likely]).flatten(1).all(1).double().mean()
+    assert float(share) == pytest.approx(float(ensemble.weights.max()), abs=0.25)
+
+
+# -- said before the run -------------------------------------------------------------------------------
+
+
+def test_budgets_that_cannot_be_met_are_refused_before_the_run() -> None:
+    seen: list[int] = []
+    live = LiveEstimate(lambda step, _: seen.append(step))
+    with pytest.raises(
+        BudgetError,
+        match="allow at least 60: 6 draws of 10 or more each, got 50. Raise it, or draw at most 4",
+    ):
+        walk(budget=Budget(network_evaluations=50), callbacks=[live])
+    with pytest.raises(BudgetError, match="backward_passes"):
+        walk(solver=Walk(backward=True), budget=Budget(backward_passes=50))
+    with pytest.raises(BudgetError, match="`budget.memory_bytes` must allow at least"):
+        walk(budget=Budget(memory_bytes=1000))
+    assert seen == []
+
+
+def test_draws_that_do_not_fit_are_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "available_memory", lambda: 1000)
+    with pytest.raises(
+        BudgetError, match=r"`draws` must fit into .* Draw at most 6. Or keep them on disk: store=ZarrStore"
+    ):
+        walk(draws=100)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": 0}, "`draws` must be an integer >= 1, got 0"),
+        ({"draws": None}, "`draws` must be given for Walk"),
+        ({"draws": 2.5}, "`draws` must be an integer"),
+        ({"seed": -1}, "`seed`"),
+        ({"seed": 1.5}, "`seed`"),
+        ({"microbatch": 0}, "`microbatch` must be an integer >= 1"),
+        ({"budget": 7}, "`budget` must be a Budget"),
+        ({"checkpoint_seconds": -1.0}, "`checkpoint_seconds`"),
+        ({"callbacks": [print]}, "`callbacks` must be a sequence of Callbacks"),
+    ],
+)
+def test_mistakes(options: dict[str, object], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        sample(prior_only(), Walk(), **({"draws": 2} | options))  # type: ignore[arg-type]
+
+
+def test_what_is_no_posterior_or_solver_is_refused() -> None:
+    with pytest.raises(TypeError, match="`posterior` must be a Posterior, got SpectralGaussian"):
+        sample(prior_only().prior, Walk(), draws=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`solver` must be a Solver's instance, got Walk"):
+        sample(prior_only(), Walk, draws=1)  # type: ignore[arg-type]
+    with pytest.raises(CapabilityError, match="`posterior` must have a likelihood"):
+        sample(prior_only(), ConjugateGradient())
+    with pytest.raises(ValueError, match="`dtype, device` must be those of the data"):
+        sample(posterior_of("mask"), ExactGaussian(), draws=1, dtype=torch.float32)
+
+
+# -- during the run ------------------------------------------------------------------------------------
+
+
+def test_calls_are_counted_per_sample() -> None:
+    ledger = walk(solver=Walk(backward=True)).record["ledger"]
+    # Three microbatches of two, ten steps each: the row that fills the last one up is computed too.
+    assert ledger["network_evaluations"] == 60
+    assert ledger["backward_passes"] == 60
+    assert walk().record["ledger"]["backward_passes"] == 0
+    assert ledger["peak_memory_bytes"] > 2**20
+
+
+def test_a_budget_ends_the_run_and_a_larger_one_goes_on() -> None:
+    whole = walk().tensor()
+    store = TensorStore()
+
+    class Spend(Callback):
+        def step(self, event: StepEvent) -> None:
+            event.ledger.count("network_evaluations", 3)  # something the solver had not foreseen
+
+    with pytest.raises(BudgetExhausted, match="budget of 70 network_evaluations is exhausted: .* needed now"):
+        walk(store, budget=Budget(network_evaluations=70), callbacks=[Spend()])
+    resumed = walk(store, budget=Budget(network_evaluations=1000))
+    assert torch.equal(resumed.tensor(), whole)
+    # Counted over both sessions.
+    assert resumed.record["ledger"]["network_evaluations"] > 70
+
+
+def test_seconds_are_enforced() -> None:
+    with pytest.raises(BudgetExhausted, match="seconds is exhausted"):
+        walk(solver=Walk(steps=10000), budget=Budget(seconds=0.05))
+
+
+def test_a_nan_stops_at_its_step_and_names_the_draw() -> None:
+    with pytest.raises(
+        DivergedError, match="Walk met a NaN or an infinity at step 4 of 10 in draw 1. Walk less."
+    ):
+        walk(solver=Walk(fails=3))
+
+
+def test_what_a_nan_stopped_can_be_looked_at_again() -> None:
+    store = TensorStore()
+    for _ in range(2):  # it stops at the same place: the last good state was kept
+        with pytest.raises(DivergedError, match="at step 4 of 10") as caught:
+            walk(store, solver=Walk(fails=3))
+    assert any("0 draws are kept, and step 3 of the next" in note for note in caught.value.__notes__)
+
+
+def test_another_run_is_not_continued() -> None:
+    store = TensorStore()
+    walk(store, draws=2)
+    for other in ({"seed": 1}, {"solver": Walk(steps=11)}):
+        with pytest.raises(ValueError, match="run"):
+            walk(store, draws=2, **other)
+
+
+def test_a_finished_run_is_read_not_repeated() -> None:
+    store = TensorStore()
+    first = walk(store)
+    again = walk(store)
+    assert torch.equal(again.tensor(), first.tensor())
+    assert again.record["ledger"]["network_evaluations"] == first.record["ledger"]["network_evaluations"]
+
+
+def test_a_full_store_stops_clearly_and_goes_on_later() -> None:
+    class Small(TensorStore):
+        room_left = 1
+
+        def write(self, first: int, draws: torch.Tensor) -> None:
+            if self.room_left == 0:
+                raise StoreFull("the disk is full at x: draws 0 to 1 are complete. Make room and call again.")
+            self.room_left -= 1
+            super().write(first, draws)
+
+    store = Small()
+    with pytest.raises(StoreFull, match="Make room"):
+        walk(store)
+    store.room_left = 99
+    assert torch.equal(walk(store).tensor(), walk().tensor())
+
+
+def test_a_run_begun_elsewhere_says_so() -> None:
+    store = TensorStore()
+    with pytest.raises(KeyboardInterrupt):
+        walk(store, callbacks=[StopAfter(3)])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.warns(UserWarning, match="begun elsewhere.*threads.*agrees to rounding"):
+            walk(store)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_without_a_store_an_interruption_says_what_would_have_helped() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught:
+        walk(callbacks=[StopAfter(3)])
+    assert any("store=ZarrStore" in note for note in caught.value.__notes__)
+
+
+# -- callbacks -----------------------------------------------------------------------------------------
+
+
+def test_progress_says_where_it_is_and_what_is_left() -> None:
+    lines: list[str] = []
+    walk(callbacks=[ProgressLine(lines.append, every=0)])
+    assert len(lines) == 30
+    assert lines[0].startswith("draws 0-1: step 1/10, size ")
+    assert lines[0].endswith(" s left")
+    assert lines[-1].startswith("draw 4: step 10/10")
+    few: list[str] = []
+    walk(callbacks=[ProgressLine(few.append, every=3600)])
+    assert len(few) == 1  # the end
+
+
+def test_live_estimates_are_physical() -> None:
+    shown: list[tuple[int, torch.Tensor]] = []
+    samples = walk(callbacks=[LiveEstimate(lambda step, x: shown.append((step, x)), every=5)])
+    assert [step for step, _ in shown] == [5, 10] * 3
+    assert torch.equal(shown[1][1], samples.tensor()[:2])
+    assert shown[-1][1].shape[0] == 1
+
+
+class Keep(Callback):
+    """Keeps every estimate."""
+
+    def __init__(self) -> None:
+        self.all: dict[tuple[int, int], torch.Tensor] = {}
+
+    def step(self, event: StepEvent) -> None:
+        assert event.estimate is not None
+        for row, estimate in enumerate(event.estimate):
+            self.all[event.first + row, event.step] = estimate.double()
+
+
+def test_a_trajectory_has_the_moments_of_all_estimates() -> None:
+    keep, trajectory, window = Keep(), Trajectory(), Trajectory(window=(6, 9))
+    walk(callbacks=[keep, trajectory, window])
+    for recorder, steps in ((trajectory, range(1, 11)), (window, range(6, 10))):
+        stack = torch.stack([torch.stack([keep.all[draw, step] for step in steps]) for draw in range(5)])
+        expected = stack.var(dim=1).mean(dim=0).sqrt()
+        assert recorder.temporal_sd is not None
+        assert torch.allclose(recorder.temporal_sd, expected, rtol=1e-9)
+    assert len(trajectory.rows) == 30
+    assert trajectory.rows[3]["step"] == 4
+    assert trajectory.rows[3]["sigma"] == pytest.approx(0.25)
+    assert trajectory.rows[-1]["network_evaluations"] == 60
+
+
+def test_a_trajectory_is_resumed_with_its_run() -> None:
+    whole, store = Trajectory(), TensorStore()
+    walk(callbacks=[whole])
+    for steps in (3, 9, 4):
+        with pytest.raises(KeyboardInterrupt):
+            walk(store, callbacks=[Trajectory(), StopAfter(steps)])
+    resumed = Trajectory()
+    walk(store, callbacks=[resumed])
+    assert resumed.rows == whole.rows
+    assert resumed.temporal_sd is not None and whole.temporal_sd is not None
+    assert torch.equal(resumed.temporal_sd, whole.temporal_sd)

@@ -1,0 +1,107 @@
+"""A measurement gives its calibrated operator; calibrations chain; alternatives are values."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from operators.coils import Coils
+from operators.ct import ParallelBeamGeometry
+from operators.grid import Grid
+from operators.mri_cartesian import CartesianGeometry
+from operators.space import Space
+from workbench.calibration import CentreOfRotation, CoilMaps, Field
+from workbench.driver import sample
+from workbench.measurement import Measurement, Provenance
+from workbench.noise.gaussian import Gaussian
+from workbench.posterior import Posterior
+from workbench.priors.flat import Flat
+from workbench.solvers.conjugate_gradient import ConjugateGradient
+
+GRID = Grid.plane((8, 8), 2.0)
+SCAN = ParallelBeamGeometry.around(GRID, 6)
+
+
+def image() -> torch.Tensor:
+    return torch.arange(64, dtype=torch.float64).reshape(1, 8, 8) / 64
+
+
+def ct(**changes: object) -> Measurement:
+    measurement = Measurement(SCAN.operator(GRID)(image()), SCAN, Gaussian(0.1))
+    return measurement.with_(**changes)
+
+
+def test_its_operator_is_that_of_the_geometry() -> None:
+    assert torch.equal(ct().operator(GRID)(image()), ct().data)
+    assert float(ct().likelihood(GRID).gradient(image()).abs().max()) < 1e-9
+
+
+def test_a_centre_of_rotation_is_another_value() -> None:
+    half_off = SCAN.axis_at + 0.5
+    shifted = ct(calibration=CentreOfRotation(half_off)).operator(GRID)
+    assert torch.equal(shifted(image()), SCAN.with_(axis_column=half_off).operator(GRID)(image()))
+    assert not torch.equal(shifted(image()), ct().data)
+    assert ct(calibration=CentreOfRotation(1.0)).calibration == (CentreOfRotation(1.0),)
+
+
+def test_coil_maps_and_a_field_chain() -> None:
+    space = Space.field(GRID, is_complex=True)
+    maps = torch.polar(
+        torch.rand(3, 1, 8, 8, dtype=torch.float64), torch.rand(3, 1, 8, 8, dtype=torch.float64)
+    )
+    shade = torch.rand(1, 8, 8, dtype=torch.float64) + 0.5
+    geometry = CartesianGeometry.around(GRID)
+    x = image().to(torch.complex128)
+    expected = geometry.operator(GRID, components=(3,))(Coils(space, maps)(shade * x))
+    calibration = (CoilMaps(maps, GRID), Field(shade, GRID))
+    measurement = Measurement(expected, geometry, Gaussian(0.01), calibration)
+    operator = measurement.operator(GRID)
+    assert torch.allclose(operator(x), expected)
+    posterior = Posterior(Flat(space), measurement.likelihood(GRID))
+    found = sample(posterior, ConjugateGradient(200, 1e-10)).tensor()[0]
+    assert torch.allclose(found, x, atol=1e-6)
+
+
+def test_provenance_is_a_record() -> None:
+    provenance = Provenance("scan 7", details={"scanner": "A"}).then("dark field subtracted").then("log")
+    assert provenance.facts() == {
+        "source": "scan 7",
+        "steps": ["dark field subtracted", "log"],
+        "details": {"scanner": "A"},
+    }
+    assert ct(provenance=provenance).provenance is provenance
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: ct(data=torch.ones(6, 1, 7)).operator(GRID),
+            "`data` must have the shape that the geometry predicts",
+        ),
+        (lambda: ct(data=torch.full_like(ct().data, torch.nan)), "`data` must hold finite values only"),
+        (lambda: ct(geometry=SCAN.operator(GRID)), r"`geometry` must have operator\(grid\)"),
+        (lambda: ct(noise=0.1), "`noise` must be a Noise, got float. White noise"),
+        (lambda: ct(noise=Gaussian(torch.ones(5, 4))).likelihood(GRID), "sigma"),
+        (lambda: ct(calibration=(3,)), r"`calibration\[0\]` must be a Calibration, got int"),
+        (lambda: ct(provenance="a file"), "`provenance` must be a Provenance, got str"),
+        (lambda: ct(datta=1), "Did you mean data?"),
+        (lambda: Provenance(steps="log"), "`steps` must be a sequence of texts"),
+        (lambda: CoilMaps(torch.ones(3, 1, 8, 8), GRID), "`maps` must be complex"),
+        (lambda: CoilMaps(torch.ones(1, 8, 8) * 1j, GRID), r"`maps` must have shape \(coils, 1, 8, 8\)"),
+        (lambda: Field(torch.ones(1, 8, 7), GRID), r"`values` must have shape \(1, 8, 8\)"),
+        (
+            lambda: ct(calibration=Field(torch.ones(1, 8, 8), GRID)).operator(GRID.flip(1)),
+            "`Field.grid` must be",
+        ),
+        (
+            lambda: Measurement(
+                torch.ones(1, 8, 8) * 1j, CartesianGeometry.around(GRID), Gaussian(1.0), CentreOfRotation(3.0)
+            ).operator(GRID),
+            "belongs to a CT geometry",
+        ),
+    ],
+)
+def test_mistakes(make: object, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()  # type: ignore[operator]

@@ -1,0 +1,120 @@
+"""What is known of the instrument beside its geometry: each a value that changes a geometry.
+
+Geometries and calibrations chain: a calibrated geometry is a geometry. An alternative calibration
+(a centre of rotation half a pixel off) is another value of the same class.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from operators.base import Operator
+from operators.checks import check_finite, check_number, check_tensor
+from operators.coils import Coils
+from operators.diagonal import Diagonal
+from operators.errors import type_error, value_error
+from operators.grid import Grid
+from operators.space import Space
+
+__all__ = ["Calibration", "CentreOfRotation", "CoilMaps", "Field"]
+
+
+class Calibration(ABC):
+    """Something measured or estimated of the instrument."""
+
+    @abstractmethod
+    def applied(self, geometry: Any) -> Any:
+        """Return `geometry` with this calibration in it: something with operator(grid)."""
+
+
+@dataclass(frozen=True)
+class CentreOfRotation(Calibration):
+    """The detector column, possibly fractional, at which the rotation axis is seen."""
+
+    column: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "column", check_number(self.column, "column"))
+
+    def applied(self, geometry: Any) -> Any:
+        """Return the geometry with its axis there."""
+        if not hasattr(geometry, "axis_column"):
+            remedy = "A centre of rotation belongs to a CT geometry."
+            raise type_error("geometry", "have an axis of rotation", type(geometry).__name__, remedy)
+        return geometry.with_(axis_column=self.column)
+
+
+@dataclass(frozen=True, eq=False)
+class CoilMaps(Calibration):
+    """Complex sensitivities of receiver coils, (coils, z, y, x) on `grid`."""
+
+    maps: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        _check_on_grid(self.maps, self.grid, "maps", leading=1)
+        if not self.maps.is_complex():
+            raise type_error("maps", "be complex", self.maps.dtype)
+
+    def applied(self, geometry: Any) -> Any:
+        """Return the geometry of every coil at once, behind the maps."""
+        return _Received(geometry, self)
+
+
+@dataclass(frozen=True, eq=False)
+class Field(Calibration):
+    """A known factor per voxel, (z, y, x) on `grid`: a receive bias, an illumination profile."""
+
+    values: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        _check_on_grid(self.values, self.grid, "values", leading=0)
+
+    def applied(self, geometry: Any) -> Any:
+        """Return the geometry behind the field."""
+        return _Shaded(geometry, self)
+
+
+@dataclass(frozen=True, eq=False)
+class _Received:
+    geometry: Any
+    calibration: CoilMaps
+
+    def operator(self, grid: Grid) -> Operator:
+        """Return x -> the transform of maps * x, coil by coil."""
+        maps = self.calibration.maps
+        _check_same_place(self.calibration.grid, grid, "CoilMaps.grid")
+        coils = Coils(Space.field(grid, is_complex=True), maps)
+        return self.geometry.operator(grid, components=(maps.shape[0],)) @ coils  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
+class _Shaded:
+    geometry: Any
+    calibration: Field
+
+    def operator(self, grid: Grid) -> Operator:
+        """Return x -> A(field * x)."""
+        _check_same_place(self.calibration.grid, grid, "Field.grid")
+        inner: Operator = self.geometry.operator(grid)
+        return inner @ Diagonal(inner.domain, self.calibration.values)
+
+
+def _check_on_grid(values: Tensor, grid: Grid, argument: str, *, leading: int) -> None:
+    check_tensor(values, argument)
+    check_finite(values, argument)
+    shape = Grid.require(grid).array_shape
+    if values.ndim != len(shape) + leading or tuple(values.shape[leading:]) != shape:
+        expected = f"have shape ({'coils, ' if leading else ''}{', '.join(str(n) for n in shape)})"
+        raise value_error(argument, expected, tuple(values.shape))
+
+
+def _check_same_place(own: Grid, grid: Grid, argument: str) -> None:
+    if not own.matches(grid):
+        remedy = "Resample the calibration on the grid of the reconstruction."
+        raise value_error(argument, f"be the grid of the reconstruction, {grid!r}", own, remedy)
