@@ -27,30 +27,65 @@ def value_at(grid: Grid) -> torch.Tensor:
     return values if grid.time is None else values.expand(grid.array_shape).clone()
 
 
+CHANGES = [
+    lambda v: v.crop((1, 0, 2), (3, 6, 7)),
+    lambda v: v.crop(np.array([1, 0, 2]), (3, 6, 7)),
+    lambda v: v.crop(1, np.int64(4)),
+    lambda v: v.pad(1).crop((1, 1, 1), (5, 7, 9)),
+    lambda v: v.pad((1, 0, 2), 2).crop((1, 0, 2), (5, 6, 10)),
+    lambda v: v.pad(np.int64(1), np.array([0, 2, 1])).crop((1, 1, 1), (5, 7, 9)),
+    lambda v: v.with_data(v.data),
+    lambda v: v.flip(0, 2),
+    lambda v: v.permute((2, 0, 1)),
+    lambda v: v.downsample((2, 3, 4)),
+    lambda v: v.resample(v.grid.resample(shape=(5, 7, 4)).crop((1, 1, 1), (4, 6, 3)), outside=0.0),
+    lambda v: v.resample(v.grid.flip(1), outside=0.0),
+]
+
+
 @pytest.mark.parametrize("time", [None, TimeAxis(2)])
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda v: v.crop((1, 0, 2), (3, 6, 7)),
-        lambda v: v.crop(np.array([1, 0, 2]), (3, 6, 7)),
-        lambda v: v.crop(1, np.int64(4)),
-        lambda v: v.pad(1).crop((1, 1, 1), (5, 7, 9)),
-        lambda v: v.pad((1, 0, 2), 2).crop((1, 0, 2), (5, 6, 10)),
-        lambda v: v.pad(np.int64(1), np.array([0, 2, 1])).crop((1, 1, 1), (5, 7, 9)),
-        lambda v: v.with_data(v.data),
-        lambda v: v.flip(0, 2),
-        lambda v: v.permute((2, 0, 1)),
-        lambda v: v.downsample((2, 3, 4)),
-        lambda v: v.resample(v.grid.resample(shape=(5, 7, 4)).crop((1, 1, 1), (4, 6, 3)), outside=0.0),
-        lambda v: v.resample(v.grid.flip(1), outside=0.0),
-    ],
-)
+@pytest.mark.parametrize("change", CHANGES)
 def test_voxels_and_frame_move_together(change: Callable[[Volume], Volume], time: TimeAxis | None) -> None:
     """A linear function of the world point stays that function, whatever is done to the grid."""
     changed = change(slopes(time=time, space="mni"))
     assert (changed.data - value_at(changed.grid)).abs().max() < 1e-9
     assert changed.grid.time == time
     assert (changed.unit, changed.space) == ("HU", "mni")
+
+
+@pytest.mark.parametrize("time", [None, TimeAxis(2)])
+@pytest.mark.parametrize("change", CHANGES)
+def test_components_move_along(change: Callable[[Volume], Volume], time: TimeAxis | None) -> None:
+    """Displacements in world mm stay what they are where they are, each component as a volume alone would."""
+    volume = slopes(time=time)
+    factors = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64).reshape(-1, *[1] * volume.data.ndim)
+    vectors = Volume(factors * volume.data, volume.grid, "mm", "mni", ("R", "A", "S"))
+    changed = change(vectors)
+    assert (changed.data - factors * change(volume).data).abs().max() < 1e-9
+    assert (changed.grid, changed.unit, changed.space) == (change(volume).grid, "mm", "mni")
+    assert changed.components == ("R", "A", "S")
+
+
+def test_components_are_named() -> None:
+    volume = slopes()
+    vectors = volume.with_data(volume.data.expand(3, -1, -1, -1), components=("R", "A", "S"))
+    assert vectors.components == ("R", "A", "S")
+    length = vectors.with_data(vectors.data.norm(dim=0), components=())
+    assert (length.components, length.unit) == ((), "HU")
+    assert vectors.with_data(2 * vectors.data).components == ("R", "A", "S")
+    assert Volume(vectors.data, volume.grid, components=["a", "b", "c"]).components == ("a", "b", "c")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`data` must have components and the grid's axes, \(2, 4, 6, 8\)"):
+        vectors.with_data(vectors.data, components=("R", "A"))
+    with pytest.raises(
+        ValueError, match="`data` must have the grid's array shape .*An axis of components is named"
+    ):
+        Volume(vectors.data, volume.grid)
+    for names in ("RAS", 3):
+        with pytest.raises(TypeError, match="`components` must be a sequence of names, got"):
+            Volume(vectors.data, volume.grid, components=names)  # type: ignore[arg-type]
+    for names in (("R", "R", "S"), ("", "A", "S"), (1, 2, 3)):
+        with pytest.raises(ValueError, match="`components` must be names, each another, got"):
+            Volume(vectors.data, volume.grid, components=names)  # type: ignore[arg-type]
 
 
 def test_pad_adds_the_stated_value_around() -> None:

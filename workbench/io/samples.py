@@ -99,6 +99,10 @@ def _write_zarr(samples: Samples, target: Path) -> None:
             array[k] = draw
         finish_folder(partial, samples.header, samples.log_weights, samples.record)
         partial.rename(target)
+    except OSError as error:
+        if error.errno is not None:  # a full disk names no file, and the partial one nobody knows
+            error.filename = str(target)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -38,8 +38,7 @@ from workbench.store import Draws, Header, slab_shape
 __all__ = ["ZarrDraws", "create_folder", "enlarge_folder", "finish_folder", "read_zarr"]
 
 CHUNK_BYTES = 2**20
-RUNNING, FINISHED = "running", "finished"
-
+_RUNNING = "running"  # the attribute `state` of a run under way
 _FILL = {"f": np.nan, "c": complex(np.nan, np.nan), "i": -1}
 _PLAIN = [{"name": "bytes", "configuration": {"endian": "little"}}]
 _KEYS = {"name": "default", "configuration": {"separator": "/"}}
@@ -130,7 +129,7 @@ def read_zarr(folder: Path) -> tuple[Header, dict[str, Any], Tensor | None, bool
         header, record = header_from(attributes, array["shape"], np.dtype(array["data_type"]))
         values = {name: _values(folder / name) for name in coordinates(draw_axes(header.space))}
         check_labels(header, array["dimension_names"], values)
-        finished = attributes.get("state", FINISHED) == FINISHED
+        finished = attributes.get("state") != _RUNNING
         weights = None
         if finished and (folder / "log_weight").exists():
             weights = torch.from_numpy(np.array(_values(folder / "log_weight"), dtype=np.float64))
@@ -164,7 +163,7 @@ def create_folder(folder: Path, header: Header) -> None:
         )
         for name, (_, values, attributes) in coordinates(axes).items():
             _create(partial, name, values, attributes)
-        describe_folder(partial, header, {}, RUNNING)
+        _describe(partial, header, {}, finished=False)
         for file in partial.rglob("*"):
             sync(file)
         if folder.exists():
@@ -181,10 +180,10 @@ def enlarge_folder(folder: Path, header: Header) -> None:
     metadata = _json(file)
     metadata["shape"][0] = header.count
     # Marked first: a kill before the end leaves a run that is not finished.
-    describe_folder(folder, header, {}, RUNNING)
+    _describe(folder, header, {}, finished=False)
     shutil.rmtree(folder / "log_weight", ignore_errors=True)
     _write_json(file, metadata)
-    describe_folder(folder, header, {}, RUNNING)
+    _describe(folder, header, {}, finished=False)
 
 
 def finish_folder(
@@ -195,7 +194,7 @@ def finish_folder(
         _create(folder, "log_weight", log_weights.numpy(), {}, dimension="draw")
         for file in (folder / "log_weight").rglob("*"):
             sync(file)
-    describe_folder(folder, header, record, FINISHED)
+    _describe(folder, header, record, finished=True)
 
 
 def open_for_writing(folder: Path) -> Any:
@@ -206,17 +205,17 @@ def open_for_writing(folder: Path) -> Any:
         return zarr.open_array(folder / "draws", mode="r+")
 
 
-def describe_folder(folder: Path, header: Header, record: Mapping[str, Any], state: str) -> None:
+def _describe(folder: Path, header: Header, record: Mapping[str, Any], *, finished: bool) -> None:
     """Write the group's metadata, with a copy of its arrays' for readers that want all at once."""
     arrays = {
         file.parent.name: _json(file)
         for file in sorted(folder.glob("*/zarr.json"))
-        if state == FINISHED or file.parent.name != "log_weight"
+        if finished or file.parent.name != "log_weight"
     }
     group = {
         "zarr_format": 3,
         "node_type": "group",
-        "attributes": {**describe(header, record), "state": state},
+        "attributes": describe(header, record) | ({} if finished else {"state": _RUNNING}),
         "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": arrays},
     }
     _write_json(folder / "zarr.json", group)

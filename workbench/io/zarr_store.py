@@ -200,7 +200,8 @@ class ZarrStore(Store):
                 cause.errno,
                 f"{self.path} takes no more ({os.strerror(cause.errno)}): {complete(self._written)} of "
                 f"{header.count} draws are complete, {self._free() / 2**20:.1f} MiB are free, a draw takes "
-                f"{size / 2**20:.1f} MiB. Make room, then make the same call again: it goes on from there.",
+                f"{size / 2**20:.1f} MiB. Make room, then make the same call again: it goes on from "
+                "its last progress.",
             ) from error
 
 

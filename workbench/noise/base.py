@@ -150,9 +150,10 @@ def _owned(value: object, name: str) -> Value:
 
 
 def _above(value: Value, name: str, remedy: str) -> Value:
-    lowest, highest = (
-        (float(value.min()), float(value.max())) if isinstance(value, Tensor) else (value, value)
-    )
+    if isinstance(value, Tensor):
+        lowest, highest = float(value.detach().min()), float(value.detach().max())
+    else:
+        lowest, highest = value, value
     if not 0 < lowest <= highest < float("inf"):
         found = f"{lowest} to {highest}" if isinstance(value, Tensor) else lowest
         raise value_error(name, "be finite and > 0", found, remedy)

@@ -104,4 +104,5 @@ class ExactGaussian(Solver[ExactGaussianState]):
         """Return u = mean + R v."""
         v = state.solve.solution if state.solve is not None else state.v
         prior = posterior.prior
-        return prior.mean_like(v) + prior.root.apply(v)  # type: ignore[attr-defined]
+        u: Tensor = prior.mean_like(v) + prior.root.apply(v)  # type: ignore[attr-defined]
+        return u

@@ -1,13 +1,14 @@
 """Total variation by a primal-dual method: argmin -log p(y | u) + weight * sum |grad u|.
 
-    K = [B; D],  F(m, g) = f(m) + weight |g|_1,  G(u) = indicator of u >= lower
+    K = [A; D],  F(m, g) = f(m) + weight |g|_1,  G(u) = indicator of u >= lower
     p  = p + s K (2 u - u_before)     then  p  <- prox of s F*  =  p - s prox_{F / s}(p / s)
     u' = clip(u - t K^H p)
 
-(Chambolle and Pock 2011.) f is |m - z|^2 / 2 of the whitened data where the likelihood is
-linear-Gaussian, else -log p(y | m), through the noise's own prox in the space of the data. Steps are
-s_B = rho / |B|, s_D = rho / |D|, t = 1 / (rho (|B| + |D|)), which converge for any rho; rho is moved
-to balance the primal and the dual residual, ever less (after Goldstein et al. 2013).
+(Chambolle and Pock 2011.) f is -log p(y | m), through the noise's own prox in the space of the data:
+what a datum weighs stays out of K, whose condition it would spoil. Steps are s_A = rho / |A|,
+s_D = rho / |D|, t = 1 / (rho (|A| + |D|)), which converge for any rho; rho begins as the way that the
+dual has to go over that of the primal variable, and is moved where their residuals differ too much,
+ever less (after Goldstein et al. 2013). u begins at `warm` iterations of least squares.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from operators.cg import conjugate_gradient
 from operators.checks import check_count, check_number
 from operators.differences import FiniteDifferences
+from operators.errors import type_error
 from operators.linear import LinearOperator
 from workbench.capabilities import Capabilities
 from workbench.kinds import Kind
+from workbench.likelihood import Likelihood
 from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat
@@ -31,13 +35,15 @@ from workbench.solvers.base import Cost, Info, Solver
 
 __all__ = ["TotalVariation", "TotalVariationState"]
 
-#: How much the balance of steps moves at first, and what is left of that after each move.
-MOVE, FADING = 0.5, 0.95
+#: How far a start from least squares is away, as a share of u: the length that steps are balanced for.
+AWAY = 0.1
+#: How much the balance moves at first, what is left of that after each move, and how lopsided it may be.
+MOVE, FADING, LOPSIDED = 0.3, 0.95, 25.0
 
 
 @dataclass(frozen=True)
 class TotalVariationState:
-    """u, its images under B and D, the dual variables of both, and the balance of the steps."""
+    """u, its images under A and D, the dual variables of both, and the balance of the steps."""
 
     u: Tensor
     image: Tensor
@@ -63,6 +69,7 @@ class TotalVariation(Solver[TotalVariationState]):
     lower: float | None = None
     iterations: int = 1000
     tolerance: float = 1e-4
+    warm: int = 20
 
     kind: ClassVar[Kind] = Kind.POINT_ESTIMATE  # type: ignore[misc]
     capabilities: ClassVar[Capabilities] = Capabilities(linear=True, priors=(Flat,))
@@ -72,6 +79,7 @@ class TotalVariation(Solver[TotalVariationState]):
     def __post_init__(self) -> None:
         check_number(self.weight, "weight", non_negative=True)
         check_count(self.iterations, "iterations")
+        check_count(self.warm, "warm")
         check_number(self.tolerance, "tolerance", positive=True)
         if self.lower is not None:
             check_number(self.lower, "lower")
@@ -82,21 +90,22 @@ class TotalVariation(Solver[TotalVariationState]):
         return SolverPlan.steps(self.iterations)
 
     def init(self, posterior: Posterior, keys: Keys, like: Tensor) -> TotalVariationState:
-        """Return u = 0, or the bound where 0 is below it."""
+        """Return a start that fits the data as far as `warm` iterations of least squares take it."""
         model = _Model.of(posterior)
-        u = self._bounded(posterior, like.new_zeros(len(keys.draws), *posterior.space.shape))
+        zero = like.new_zeros(len(keys.draws), *posterior.space.shape)
+        u = self._bounded(posterior, model.fitted(zero, self.warm))
         image, slope = model.forward.apply(u), model.gradient.apply(u)
-        data_dual = torch.zeros_like(image)
-        # The balance that suits an image of the size that the first back-projection suggests.
-        pull = model.forward.apply_adjoint(model.descent(image))
-        size = float((pull / model.norms[0] ** 2).abs().max())
+        # A score of the true image has the variance of the curvature.
+        scores = float(model.curvature(image).clamp(min=0).double().sum().sqrt())
+        size = AWAY * _norm(u) / (scores or 1.0)
         return TotalVariationState(
             u=u,
             image=image,
             slope=slope,
             image_before=image,
             slope_before=slope,
-            data_dual=data_dual,
+            # At the solution the dual of the data is f'(A u).
+            data_dual=model.slope(image),
             slope_dual=torch.zeros_like(slope),
             rho=1 / size if size > 0 else 1.0,
             move=MOVE,
@@ -108,31 +117,31 @@ class TotalVariation(Solver[TotalVariationState]):
         """Do one primal-dual iteration."""
         del row, keys
         s, model = state, _Model.of(posterior)
-        norm_b, norm_d = model.norms
-        step_b, step_d, step_u = s.rho / norm_b, s.rho / norm_d, 1 / (s.rho * (norm_b + norm_d))
+        norm_a, norm_d = model.norms
+        step_a, step_d, step_u = s.rho / norm_a, s.rho / norm_d, 1 / (s.rho * (norm_a + norm_d))
 
         # Dual steps.
-        point = s.data_dual + step_b * (2 * s.image - s.image_before)
-        data_dual = point - step_b * model.prox(point / step_b, 1 / step_b)
+        point = s.data_dual + step_a * (2 * s.image - s.image_before)
+        data_dual = point - step_a * model.prox(point / step_a, 1 / step_a)
         slope_dual = self._projected(s.slope_dual + step_d * (2 * s.slope - s.slope_before))
         # Primal step.
-        pull_b = model.forward.apply_adjoint(data_dual)
-        u = self._bounded(posterior, s.u - step_u * (pull_b + model.gradient.apply_adjoint(slope_dual)))
+        pull_a = model.forward.apply_adjoint(data_dual)
+        u = self._bounded(posterior, s.u - step_u * (pull_a + model.gradient.apply_adjoint(slope_dual)))
         image, slope = model.forward.apply(u), model.gradient.apply(u)
 
         # What is missing from the optimality conditions 0 in dG(u) + K^H p, 0 in dF*(p) - K u.
         primal = _norm(s.u - u) / step_u
-        dual_b = _norm((s.data_dual - data_dual) / step_b + 2 * s.image - s.image_before - image)
+        dual_a = _norm((s.data_dual - data_dual) / step_a + 2 * s.image - s.image_before - image)
         dual_d = _norm((s.slope_dual - slope_dual) / step_d + 2 * s.slope - s.slope_before - slope)
         rho, move = s.rho, s.move
-        costs = step_u * primal**2, step_b * dual_b**2 + step_d * dual_d**2
-        if costs[0] > 4 * costs[1]:
+        costs = step_u * primal**2, step_a * dual_a**2 + step_d * dual_d**2
+        if costs[0] > LOPSIDED * costs[1]:
             rho, move = rho * (1 - move), move * FADING
-        elif costs[1] > 4 * costs[0]:
+        elif costs[1] > LOPSIDED * costs[0]:
             rho, move = rho / (1 - move), move * FADING
         shares = (
-            _share(primal, _norm(pull_b)),
-            _share(dual_b, _norm(image)),
+            _share(primal, _norm(pull_a)),
+            _share(dual_a, _norm(image)),
             _share(dual_d, _norm(slope)),
         )
         values = {
@@ -176,9 +185,9 @@ class TotalVariation(Solver[TotalVariationState]):
 
 @dataclass(frozen=True, eq=False)
 class _Model:
-    """f, B and D of a posterior."""
+    """f, A and D of a posterior."""
 
-    posterior: Posterior
+    likelihood: Likelihood
     forward: LinearOperator
     gradient: FiniteDifferences
     norms: tuple[float, float]
@@ -190,40 +199,61 @@ class _Model:
     @classmethod
     def _made(cls, posterior: Posterior) -> _Model:
         likelihood, gradient = posterior.measured, FiniteDifferences(posterior.space)
-        forward = likelihood.whitened[0] if likelihood.is_linear_gaussian else likelihood.operator
+        forward = likelihood.operator
         if not isinstance(forward, LinearOperator):  # the capabilities have seen to it
-            raise TypeError("`operator` must be linear")
-        return cls(posterior, forward, gradient, (forward.norm() or 1.0, gradient.norm()))
+            raise type_error("operator", "be linear", repr(forward))
+        # Lanczos approaches from below: steps need a bound from above.
+        norm = 1.02 * forward.norm(tolerance=1e-2) or 1.0
+        # |D|^2 <= sum over axes of (2 / spacing)^2.
+        bound = sum((2 / step) ** 2 for step in gradient.spacing) ** 0.5
+        return cls(likelihood, forward, gradient, (norm, bound))
 
     def prox(self, point: Tensor, step: float) -> Tensor:
         """Return argmin_m f(m) + |m - point|^2 / (2 step)."""
-        likelihood = self.posterior.measured
-        if likelihood.is_linear_gaussian:
-            z = likelihood.whitened[1].to(point.dtype)
-            return (point + step * z) / (1 + step)
-        shift = 0.0 if likelihood.offset is None else likelihood.offset.to(point.dtype)
-        return likelihood.noise.prox(point + shift, likelihood.data.to(point.real.dtype), step) - shift
+        moved = self.likelihood.noise.prox(self._predicted(point), self._data(point), step)
+        return moved if self.likelihood.offset is None else moved - self._predicted(torch.zeros_like(point))
 
-    def descent(self, image: Tensor) -> Tensor:
-        """Return -f'(m)."""
-        likelihood = self.posterior.measured
-        if likelihood.is_linear_gaussian:
-            return likelihood.whitened[1].to(image.dtype) - image
-        shift = 0.0 if likelihood.offset is None else likelihood.offset.to(image.dtype)
-        return likelihood.noise.score(image + shift, likelihood.data.to(image.real.dtype))
+    def fitted(self, zero: Tensor, iterations: int) -> Tensor:
+        """Return the u of weighted least squares on the data's own estimate of m, stopped early."""
+        image = self.forward.apply(zero)
+        weights = self.curvature(image).clamp(min=0)
+        typical = float(weights.double().mean()) or 1.0
+        # A prox that hardly holds on to zero is what the data alone would predict.
+        wanted = self.prox(image, 1e3 / typical) - image
+        weights = self.curvature(image + wanted).clamp(min=0)
+        side = self.forward.apply_adjoint(weights * wanted)
+        solved = conjugate_gradient(
+            lambda v: self.forward.apply_adjoint(weights * self.forward.apply(v)),
+            side,
+            max_iterations=iterations,
+        )
+        return solved.solution
+
+    def slope(self, image: Tensor) -> Tensor:
+        """Return f'(m)."""
+        return -self.likelihood.noise.score(self._predicted(image), self._data(image))
+
+    def curvature(self, image: Tensor) -> Tensor:
+        """Return f'' along each datum."""
+        noise, ones = self.likelihood.noise, torch.ones_like(image)
+        return noise.curvature(self._predicted(image), self._data(image), ones).real
 
     def misfit(self, image: Tensor) -> Tensor:
         """Return f(m) per batch element, in double precision."""
-        likelihood = self.posterior.measured
-        if likelihood.is_linear_gaussian:
-            apart = self.descent(image).abs().double()
-            return 0.5 * apart.square().flatten(1).sum(1)
-        shift = 0.0 if likelihood.offset is None else likelihood.offset.to(image.dtype)
-        return -likelihood.noise.log_likelihood(image + shift, likelihood.data)
+        return -self.likelihood.noise.log_likelihood(self._predicted(image), self.likelihood.data)
+
+    def _predicted(self, image: Tensor) -> Tensor:
+        offset = self.likelihood.offset
+        return image if offset is None else image + offset.to(image.dtype)
+
+    def _data(self, image: Tensor) -> Tensor:
+        data = self.likelihood.data
+        return data.to(image.dtype if data.is_complex() else image.real.dtype)
 
 
 def _magnitude(slope: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(slope, dim=1)
+    size: Tensor = torch.linalg.vector_norm(slope, dim=1)
+    return size
 
 
 def _norm(x: Tensor) -> float:

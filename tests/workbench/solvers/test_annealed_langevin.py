@@ -28,7 +28,7 @@ class TestAnnealedLangevin(SolverContract):
 
 
 def own_law(posterior: Posterior, solver: AnnealedLangevin) -> Dense:
-    """Return mean and covariance of the chain, by recursion on matrices: with a Gaussian prior it is affine."""
+    """Return mean and covariance of the chain, which a Gaussian prior makes affine."""
     b, z = posterior.measured.whitened
     matrix, data = real_matrix(b), reals(z[None])[0]
     root = real_matrix(posterior.prior.root)

@@ -1,0 +1,159 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import optimize
+from torch import Tensor
+
+from operators.diagonal import Diagonal
+from operators.errors import ConvergenceWarning
+from operators.fourier import Fourier
+from operators.stack import BlockDiagonal
+from tests.contracts import close
+from tests.likelihood_cases import (
+    COMPLEX,
+    DATUM,
+    FIELD,
+    LINEAR,
+    NEWTON,
+    STRAIGHT,
+    as_real,
+    correlated,
+    dense_hessian,
+    from_real,
+    likelihood,
+    name,
+)
+from tests.noise_contract import keys, real_inner
+from tests.oracles import random_element
+from workbench.likelihood import Likelihood
+from workbench.noise.base import Noise
+from workbench.noise.gaussian import CorrelatedGaussian, Gaussian
+from workbench.noise.poisson import PoissonTransmission
+
+
+def test_solves_of_blocks_survive_one_sigma() -> None:
+    """A block diagonal solves each block in closed form, its multiples know nothing of that."""
+    op = BlockDiagonal([Fourier(COMPLEX), Diagonal(COMPLEX, DATUM)])
+    value = Likelihood(op, Gaussian(0.1), random_element(op.codomain)).rescaled(2.0)
+    c = random_element(op.domain, 2, seed=2)
+    expected = dense_prox(value, c, torch.tensor(0.3, dtype=torch.float64))
+    assert close(value.prox(c, 0.3, max_iterations=1), expected, 1e-10)
+
+
+def real_gram(value: Likelihood) -> tuple[Tensor, Tensor]:
+    """Return B^H B and B^H z over the real coordinates of x, from the Hessian and gradient of autograd."""
+    zero = torch.zeros(value.domain.shape, dtype=value.dtype)
+    return -dense_hessian(value, zero), as_real(value.gradient(zero))
+
+
+def dense_prox(value: Likelihood, c: Tensor, r: Tensor) -> Tensor:
+    gram, side = real_gram(value)
+    eye = torch.eye(len(gram), dtype=torch.float64)
+    rows = [
+        from_real(torch.linalg.solve(gram + eye / s**2, side + as_real(row) / s**2), value.domain)
+        for row, s in zip(c, r.double().expand(len(c)), strict=True)
+    ]
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(("kind", "noise"), LINEAR, ids=name)
+def test_prox_against_a_dense_solve(kind: str, noise: Noise) -> None:
+    value = likelihood(kind, noise, offset=True)
+    c = random_element(value.domain, 3, seed=3)
+    r = torch.tensor([0.05, 0.5, 5.0], dtype=torch.float64)
+    assert value.is_linear_gaussian
+    assert close(value.prox(c, r), dense_prox(value, c, r), 1e-7)
+    assert close(
+        value.prox(c[:2].reshape(2, 1, *c.shape[1:]), 0.5), dense_prox(value, c[:2], r[1])[:, None], 1e-7
+    )
+
+
+def test_prox_close_to_the_centre_keeps_its_digits() -> None:
+    value = likelihood("real", Gaussian(0.4))
+    c = 1000 + random_element(FIELD, 1, dtype=torch.float32, seed=3)
+    expected = dense_prox(value, c.double(), torch.tensor(1e-3, dtype=torch.float64)) - c.double()
+    got = value.prox(c, 1e-3) - c
+    assert (got - expected).abs().max() <= 1.2e-4, "one rounding of 1000 in single precision"
+    assert expected.abs().max() > 1e-3
+
+
+def test_prox_is_differentiable_in_the_radius() -> None:
+    value = likelihood("real", Gaussian(DATUM))
+    c, probe = random_element(FIELD, 2, seed=3), random_element(FIELD, 2, seed=4)
+    r = torch.tensor([0.3, 0.8], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(real_inner(value.prox(c, r), probe).sum(), r)
+    step = 1e-4
+    up, down = (value.prox(c, r.detach() + sign * step, tolerance=1e-13) for sign in (1, -1))
+    assert torch.allclose(gradient, real_inner(up - down, probe) / (2 * step), rtol=1e-5)
+
+
+def test_prox_is_differentiable_in_the_centre() -> None:
+    value = likelihood("complex", Gaussian(DATUM))
+    c = random_element(COMPLEX, 2, seed=3).requires_grad_()
+    probe = random_element(COMPLEX, 2, seed=4)
+    (gradient,) = torch.autograd.grad(real_inner(value.prox(c, 0.5), probe).sum(), c)
+    gram, _ = real_gram(value)
+    expected = torch.linalg.solve(gram + torch.eye(16, dtype=torch.float64) / 0.25, as_real(probe[0]) / 0.25)
+    assert torch.allclose(as_real(gradient[0]), expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("kind", "noise"), NEWTON, ids=name)
+def test_prox_against_scipy(kind: str, noise: Noise) -> None:
+    value = likelihood(kind, noise, offset=True)
+    c, r = 0.5 * random_element(value.domain, 2, seed=3), torch.tensor([0.15, 0.4], dtype=torch.float64)
+    tolerance = 1e-6 if "bent" in kind else None  # Gauss-Newton steps are slower there
+    got = value.prox(c, r, tolerance=tolerance)
+    for row, s, mine in zip(c, r, got, strict=True):
+
+        def objective(v: np.ndarray, row: Tensor = row, s: Tensor = s) -> tuple[float, np.ndarray]:
+            x = from_real(torch.from_numpy(v), value.domain)
+            energy = as_real(x - row).square().sum() / (2 * s**2) - value.log_likelihood(x)
+            return float(energy), as_real((x - row) / s**2 - value.gradient(x)).numpy()
+
+        reached, slope = objective(as_real(mine).numpy())
+        _, first = objective(as_real(row).numpy())
+        assert np.linalg.norm(slope) <= 1.01 * (tolerance or 1e-8) * np.linalg.norm(first)
+        best = optimize.minimize(objective, as_real(row).numpy(), jac=True, method="BFGS", tol=1e-9)
+        assert reached <= best.fun + 1e-8 * abs(best.fun)
+
+
+def test_prox_of_newton_in_single_precision_and_per_sample() -> None:
+    value = likelihood("real", PoissonTransmission(1e4))
+    c = random_element(FIELD, 2, 2, seed=3).abs()
+    wide = value.prox(c, 0.3)
+    assert close(value.prox(c.float(), 0.3).double(), wide, 1e-4)
+    assert close(value.prox(c[1, 0], 0.3), wide[1, 0], 1e-7)
+    far = torch.stack([torch.full(FIELD.shape, -20.0, dtype=torch.float64), c[0, 0]])
+    assert torch.isfinite(value.prox(far, 1.0)).all()
+
+
+def test_prox_says_where_it_stopped_short() -> None:
+    value = likelihood("real", PoissonTransmission(1e4))
+    c = random_element(FIELD, seed=3).abs() + 2
+    with pytest.warns(
+        ConvergenceWarning, match=r"the prox stopped with the gradient at .* Raise `max_iterations`"
+    ):
+        value.prox(c, 1.0, max_iterations=1)
+    loose = value.prox(c, 1.0, tolerance=1e-2)
+    assert not torch.equal(loose, value.prox(c, 1.0))
+
+
+@pytest.mark.parametrize("kind", STRAIGHT)
+@pytest.mark.parametrize("noise", [Gaussian(DATUM), CorrelatedGaussian], ids=["independent", "correlated"])
+def test_exact_draws_from_the_prox(kind: str, noise: Noise | type[CorrelatedGaussian]) -> None:
+    value = likelihood(kind, noise if isinstance(noise, Noise) else correlated(kind), offset=True)
+    count, r = 10000, 0.7
+    c = random_element(value.domain, seed=3).expand(count, *FIELD.shape)
+    drawn = value.prox_draw(c, r, keys(count), tolerance=1e-6)
+    rows = torch.stack([as_real(row) for row in drawn])
+    gram, _ = real_gram(value)
+    covariance = torch.linalg.inv(gram + torch.eye(len(gram), dtype=torch.float64) / r**2)
+    mean = as_real(dense_prox(value, c[:1], torch.tensor(r, dtype=torch.float64))[0])
+    spread = covariance.diagonal().sqrt()
+    assert ((rows.mean(0) - mean).abs() <= 4.5 * spread / math.sqrt(count)).all()
+    error = (torch.cov(rows.T) - covariance) / (spread[:, None] * spread)
+    assert error.abs().max() <= 5 * math.sqrt(2 / count)
+    again = value.prox_draw(c[5:8], r, keys(3, first=5), tolerance=1e-6)
+    assert close(again, drawn[5:8], 1e-5)
