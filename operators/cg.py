@@ -39,7 +39,9 @@ class CGResult:
 class CGState:
     """All that the next iteration needs, for a right-hand side scaled to unit size by `unit`.
 
-    `finished` says that no sample would change any more.
+    `gain` is by how much the last iteration lowered |error|_G^2 (Hestenes and Stiefel 1952): what the
+    next few lower it by together is what the error was. `finished` says that no sample would change any
+    more.
     """
 
     b: Tensor
@@ -57,6 +59,7 @@ class CGState:
     begun: Tensor
     last_true: Tensor
     stalled: Tensor
+    gain: Tensor
     iteration: int
     finished: bool
 
@@ -117,6 +120,7 @@ def cg_start(
         begun=energy.sqrt(),
         last_true=torch.full_like(scale, torch.inf),
         stalled=torch.zeros_like(scale, dtype=torch.bool),
+        gain=torch.zeros_like(scale),
         iteration=0,
         # Without a start the residual is b itself, no recursion's guess.
         finished=not bool(active.any()),
@@ -150,6 +154,7 @@ def cg_step(apply: Map, state: CGState) -> CGState:
         count=s.count + active,
         active=active & (energy.sqrt() > s.goal),
         steepest=steepest,
+        gain=step * s.energy,
         iteration=iteration,
     )
     return moved if bool(moved.active.any()) else _verified(apply, moved)

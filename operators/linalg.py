@@ -1,4 +1,4 @@
-"""Matrix-free linear algebra on callables: largest eigenvalue, trace; keyed probes for them."""
+"""Matrix-free linear algebra on callables: conjugate gradients, largest eigenvalue, trace, keyed probes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ import torch
 from torch import Tensor
 
 from operators.batch import dots
+from operators.cg import CGResult, conjugate_gradient
 from operators.checks import check_count
 from operators.errors import ConvergenceWarning
+
+__all__ = [
+    "CGResult",
+    "TraceEstimate",
+    "conjugate_gradient",
+    "estimate_trace",
+    "largest_eigenvalue",
+    "normals",
+    "signs",
+]
 
 Map = Callable[[Tensor], Tensor]
 

@@ -2,9 +2,14 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from workbench.driver import sample
+from workbench.kinds import Kind
+from workbench.measurement import Measurement
+from workbench.posterior import Posterior
+from workbench.samples import Samples
 from workbench.volume import Volume
 
-__all__ = ["Volume"]
+__all__ = ["Kind", "Measurement", "Posterior", "Samples", "Volume", "sample"]
 
 try:
     __version__ = version("inverse-workbench")

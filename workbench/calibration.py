@@ -1,14 +1,17 @@
 """What is known of the instrument beside its geometry: each a value that changes a geometry.
 
-Geometries and calibrations chain: a calibrated geometry is a geometry. An alternative calibration
-(a centre of rotation half a pixel off) is another value of the same class.
+Geometries and calibrations chain: a calibrated geometry is a geometry, with the values of the one
+inside it to be changed. The order does not matter: a field and coil maps are factors of the image. An
+alternative calibration (a centre of rotation half a pixel off) is another value of the same class.
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -44,7 +47,7 @@ class CentreOfRotation(Calibration):
         """Return the geometry with its axis there."""
         if not hasattr(geometry, "axis_column"):
             remedy = "A centre of rotation belongs to a CT geometry."
-            raise type_error("geometry", "have an axis of rotation", type(geometry).__name__, remedy)
+            raise type_error("geometry", "have an axis of rotation", _named(geometry), remedy)
         return geometry.with_(axis_column=self.column)
 
 
@@ -62,6 +65,15 @@ class CoilMaps(Calibration):
 
     def applied(self, geometry: Any) -> Any:
         """Return the geometry of every coil at once, behind the maps."""
+        if isinstance(geometry, _Shaded):
+            # The same product, with one image to shade instead of one per coil.
+            return replace(geometry, geometry=self.applied(geometry.geometry))
+        if isinstance(geometry, _Received):
+            remedy = "Give one CoilMaps; multiply the maps where one corrects the other."
+            raise value_error("geometry", "be seen through one CoilMaps", "two", remedy)
+        if "components" not in inspect.signature(geometry.operator).parameters:
+            remedy = "Coil maps belong to an MRI geometry."
+            raise type_error("geometry", "have operator(grid, components=(coils,))", _named(geometry), remedy)
         return _Received(geometry, self)
 
 
@@ -81,8 +93,23 @@ class Field(Calibration):
 
 
 @dataclass(frozen=True, eq=False)
-class _Received:
+class _Calibrated:
+    """A geometry inside another, whose values can still be read and changed."""
+
     geometry: Any
+
+    @property
+    def axis_column(self) -> float | None:
+        """That of the geometry inside; an AttributeError, hence no attribute, where it has none."""
+        return self.geometry.axis_column  # type: ignore[no-any-return]
+
+    def with_(self, **changes: object) -> Self:
+        """Return the same with some values of the geometry inside changed."""
+        return replace(self, geometry=self.geometry.with_(**changes))
+
+
+@dataclass(frozen=True, eq=False)
+class _Received(_Calibrated):
     calibration: CoilMaps
 
     def operator(self, grid: Grid) -> Operator:
@@ -94,15 +121,22 @@ class _Received:
 
 
 @dataclass(frozen=True, eq=False)
-class _Shaded:
-    geometry: Any
+class _Shaded(_Calibrated):
     calibration: Field
 
-    def operator(self, grid: Grid) -> Operator:
-        """Return x -> A(field * x)."""
+    def operator(self, grid: Grid, *, components: Sequence[int] = ()) -> Operator:
+        """Return x -> A(field * x), the same field for each of the `components` that the geometry takes."""
         _check_same_place(self.calibration.grid, grid, "Field.grid")
-        inner: Operator = self.geometry.operator(grid)
+        # Not every geometry has components.
+        make = self.geometry.operator
+        inner: Operator = make(grid, components=components) if components else make(grid)
         return inner @ Diagonal(inner.domain, self.calibration.values)
+
+
+def _named(geometry: Any) -> str:
+    while isinstance(geometry, _Calibrated):
+        geometry = geometry.geometry
+    return type(geometry).__name__
 
 
 def _check_on_grid(values: Tensor, grid: Grid, argument: str, *, leading: int) -> None:

@@ -1,7 +1,8 @@
 """What looks on while a run goes: progress with the time left, a live estimate, a trajectory.
 
-A callback sees the run and cannot change it. What one has gathered is kept in the checkpoints, so
-that a resumed run tells the same story.
+A callback is handed copies: it sees the run and cannot change it. What one has gathered is kept in the
+checkpoints, so that a resumed run tells the same story. A step that an interruption cut short is told
+again, and so are the steps of a short last batch that is done again, whole, when draws are added.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ __all__ = ["Callback", "LiveEstimate", "ProgressLine", "StepEvent", "Trajectory"
 class StepEvent:
     """A step that has just been done, of the draws first, first + 1, ... of which `wanted` are kept.
 
-    `step` counts from 1 to `steps`, `done` and `total` count steps of the whole run.
-    `seconds_left` is None until there is something to judge by.
+    `step` counts from 1 to `steps`, which is a limit where `open_ended`; `done` and `total` count steps of
+    the whole run. `seconds_left` is None until there is something to judge by.
     """
 
     posterior: Posterior
@@ -44,6 +45,7 @@ class StepEvent:
     info: Info
     ledger: Ledger
     seconds_left: float | None
+    open_ended: bool = False
 
     @cached_property
     def estimate(self) -> Tensor | None:
@@ -52,11 +54,16 @@ class StepEvent:
         if estimate is None:
             return None
         u = estimate if isinstance(estimate, Tensor) else estimate()
-        return self.posterior.to_physical(u[: self.wanted])
+        return self.posterior.to_physical(u[: self.wanted]).clone()
 
 
 class Callback:
     """Something that looks on; override what is of interest."""
+
+    @property
+    def name(self) -> str:
+        """What its memory goes by in a checkpoint; two of one name are told apart by their order."""
+        return type(self).__qualname__
 
     def start(self, posterior: Posterior, draws: int, steps: int) -> None:
         """Look before the first step, also of a run that is resumed."""
@@ -89,10 +96,14 @@ class ProgressLine(Callback):
             return
         self._last = time.monotonic()
         left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
-        numbers = "".join(f", {name} {float(v.mean()):.3g}" for name, v in event.info.values.items())
+        values = {name: v[: event.wanted].double().mean() for name, v in event.info.values.items()}
+        numbers = "".join(f", {name} {float(v):.3g}" for name, v in values.items())
         through = event.first + event.wanted - 1
         which = f"draw {event.first}" if event.wanted == 1 else f"draws {event.first}-{through}"
-        self._say(f"{which}: step {event.step}/{event.steps}{numbers}{left}")
+        steps = (
+            f"{event.step} of at most {event.steps}" if event.open_ended else f"{event.step}/{event.steps}"
+        )
+        self._say(f"{which}: step {steps}{numbers}{left}")
 
 
 class LiveEstimate(Callback):
@@ -123,30 +134,34 @@ class Trajectory(Callback):
     def __post_init__(self) -> None:
         if self.window is not None and not 1 <= self.window[0] <= self.window[1]:
             raise value_error("window", "be (first, last) with 1 <= first <= last", self.window)
-        self._number = 0
-        self._first: int | None = None
-        self._mean: Tensor | None = None
-        self._spread: Tensor | None = None
+        self._open = _Movement()
         self._pooled: Tensor | None = None
         self._degrees = 0
 
+    @property
+    def name(self) -> str:
+        """The window is part of it: another one is another memory."""
+        return f"Trajectory({self.window})"
+
     def step(self, event: StepEvent) -> None:
-        """Take the step in."""
+        """Take the step in, once."""
         values = {name: float(v[: event.wanted].double().mean()) for name, v in event.info.values.items()}
-        self.rows.append(
-            {
-                "step": event.step,
-                "first_draw": event.first,
-                "draws": event.wanted,
-                **event.row.values,
-                **values,
-                "network_evaluations": event.ledger.network_evaluations,
-                "operator_calls": event.ledger.operator_calls,
-            }
-        )
+        row = {
+            "step": event.step,
+            "first_draw": event.first,
+            "draws": event.wanted,
+            **event.row.values,
+            **values,
+            "network_evaluations": event.ledger.network_evaluations,
+            "operator_calls": event.ledger.operator_calls,
+        }
+        # What is told again takes the place of what was told before.
+        if self.rows and _key(self.rows[-1]) >= _key(row):
+            self.rows = [before for before in self.rows if _key(before) < _key(row)]
+        self.rows.append(row)
         first, last = self.window or (1, event.steps)
         if first <= event.step <= last and event.estimate is not None:
-            self._take(event.estimate, event.first)
+            self._take(event, event.estimate)
 
     @property
     def temporal_sd(self) -> Tensor | None:
@@ -156,45 +171,60 @@ class Trajectory(Callback):
 
     def keep(self) -> dict[str, Any]:
         """Return rows and moments."""
-        return {
-            "rows": self.rows,
-            "number": self._number,
-            "first": self._first,
-            "mean": self._mean,
-            "spread": self._spread,
-            "pooled": self._pooled,
-            "degrees": self._degrees,
-        }
+        return {"rows": self.rows, "open": vars(self._open), "pooled": self._pooled, "degrees": self._degrees}
 
     def restore(self, kept: Mapping[str, Any]) -> None:
         """Take rows and moments over."""
-        self.rows = kept["rows"]
-        self._number, self._first = kept["number"], kept["first"]
-        self._mean, self._spread = kept["mean"], kept["spread"]
+        self.rows, self._open = kept["rows"], _Movement(**kept["open"])
         self._pooled, self._degrees = kept["pooled"], kept["degrees"]
 
-    def _take(self, estimate: Tensor, first: int) -> None:
+    def _take(self, event: StepEvent, estimate: Tensor) -> None:
         wide = estimate.to(torch.complex128 if estimate.is_complex() else torch.float64)
-        if first != self._first:
-            self._pooled, self._degrees = self._closed()
-            self._first, self._number = first, 0
-        if self._number == 0 or self._mean is None or self._spread is None:
-            self._number, self._mean = 1, wide.clone()
-            self._spread = torch.zeros_like(wide.real)
-            return
-        self._number += 1
-        before = wide - self._mean
-        self._mean = self._mean + before / self._number
-        self._spread = self._spread + (before.conj() * (wide - self._mean)).real
+        now = self._open
+        if event.first != now.first:
+            (self._pooled, self._degrees), now = self._closed(), _Movement(event.first)
+        if now.wanted not in (0, event.wanted):
+            now = _Movement(event.first)  # a short batch, done again whole
+        if event.step > now.step:
+            self._open = now.then(wide, event)
 
     def _closed(self) -> tuple[Tensor | None, int]:
         """Return the squared movements summed over draws, and the degrees of freedom behind them."""
-        if self._mean is None or self._spread is None or self._number < 2:
+        now = self._open
+        if now.mean is None or now.spread is None or now.number < 2:
             return self._pooled, self._degrees
-        components = 2 if self._mean.is_complex() else 1
-        total = self._spread.sum(dim=0) / components
+        components = 2 if now.mean.is_complex() else 1
+        total = now.spread.sum(dim=0) / components
         pooled = total if self._pooled is None else self._pooled + total
-        return pooled, self._degrees + self._mean.shape[0] * (self._number - 1)
+        return pooled, self._degrees + now.mean.shape[0] * (now.number - 1)
+
+
+@dataclass(frozen=True)
+class _Movement:
+    """Running moments of one batch's estimates: replaced whole, so that no interruption splits them."""
+
+    first: int = -1
+    wanted: int = 0
+    step: int = 0
+    number: int = 0
+    mean: Tensor | None = None
+    spread: Tensor | None = None
+
+    def then(self, wide: Tensor, event: StepEvent) -> _Movement:
+        """Return the moments with one more estimate (Welford)."""
+        if self.mean is None or self.spread is None:
+            return _Movement(
+                event.first, event.wanted, event.step, 1, wide.clone(), torch.zeros_like(wide.real)
+            )
+        number = self.number + 1
+        before = wide - self.mean
+        mean = self.mean + before / number
+        spread = self.spread + (before.conj() * (wide - mean)).real
+        return _Movement(event.first, event.wanted, event.step, number, mean, spread)
+
+
+def _key(row: Mapping[str, Any]) -> tuple[int, int]:
+    return row["first_draw"], row["step"]
 
 
 def _duration(seconds: float) -> str:

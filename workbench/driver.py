@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.checks import check_count, check_number
+from operators.checks import COMPLEX_DTYPES, REAL_DTYPES, check_count, check_number
 from operators.errors import NonFiniteError, type_error, value_error
 from workbench.callbacks import Callback
 from workbench.counting import counted
 from workbench.fingerprint import fingerprint
 from workbench.guards import available_memory, diverged
-from workbench.ledger import Budget, BudgetError, Ledger, peak_memory
+from workbench.ledger import Budget, BudgetError, Ledger, peak_memory, reset_peak_memory
 from workbench.plan import SolverPlan
 from workbench.posterior import Posterior
 from workbench.random import Keys
@@ -86,20 +86,30 @@ def sample(
     if not isinstance(solver, Solver):
         got = solver.__name__ if isinstance(solver, type) else type(solver).__name__
         raise type_error("solver", "be a Solver's instance", got, "Such as ConjugateGradient().")
+    if isinstance(callbacks, Callback):
+        got, remedy = type(callbacks).__name__, "Put it into a list."
+        raise type_error("callbacks", "be a sequence of Callbacks", got, remedy)
     if not all(isinstance(callback, Callback) for callback in callbacks):
         raise type_error("callbacks", "be a sequence of Callbacks", [type(c).__name__ for c in callbacks])
+    if store is not None and not isinstance(store, Store):
+        raise type_error("store", "be a Store or None", type(store).__name__, "On disk: ZarrStore(path).")
     solver.capabilities.check(posterior, type(solver).__name__)
     like = _like(posterior, dtype, device)
     count = _count(solver, draws)
     keys = Keys(seed, (0,))  # checks the seed
     every = check_number(checkpoint_seconds, "checkpoint_seconds", non_negative=True)
     limits = Budget() if budget is None else Budget.require(budget)
-    plan = _planned(solver, posterior)
-    size = solver.particles or _microbatch(microbatch, count, posterior, like)
+    ledger = Ledger()
+    ledger.enforce(limits)
+    reset_peak_memory(like.device)
+    ledger.start_clock()
+    inside = counted(posterior, ledger)
+    plan = _planned(solver, inside)
+    size = _microbatch(microbatch, count, posterior, like)
+    size = solver.particles or (1 if solver.deterministic else size)
     ours = TensorStore() if store is None else store
     _refuse_what_cannot_be_met(posterior, solver, plan, count, size, limits, ours, like)
 
-    ledger = Ledger()
     header = Header(
         space=posterior.space,
         count=count,
@@ -107,18 +117,7 @@ def sample(
         kind=solver.kind,
         unit=posterior.units.unit,
         frame=posterior.frame,
-        fingerprint=fingerprint(
-            posterior.prior,
-            posterior.physical_likelihood,
-            posterior.units,
-            solver,
-            plan.hash,
-            keys.seed,
-            microbatch,
-            str(like.dtype),
-            like.device.type,
-            count if solver.particles else None,
-        ),
+        fingerprint=_fingerprint(posterior, solver, plan, keys.seed, microbatch, count, like),
     )
     settings = RunSettings(
         plan=plan,
@@ -129,8 +128,7 @@ def sample(
         every=every,
         keep=store is not None,
     )
-    run = Run(counted(posterior, ledger), solver, settings, ledger, ours, like, tuple(callbacks))
-    ledger.enforce(limits)
+    run = Run(inside, solver, settings, ledger, ours, like, tuple(callbacks))
     with torch.no_grad():
         record, log_weights = run.go(header)
     return Samples(
@@ -144,6 +142,31 @@ def sample(
     )
 
 
+def _fingerprint(
+    posterior: Posterior,
+    solver: Solver[Any],
+    plan: SolverPlan,
+    seed: int,
+    microbatch: int | None,
+    count: int,
+    like: Tensor,
+) -> str:
+    """Return what the values depend on, a short hash for each part, so that an error can name the part."""
+    parts = {
+        "prior": posterior.prior,
+        "likelihood": posterior.physical_likelihood,
+        "units": posterior.units,
+        "solver": solver,
+        "plan": plan.hash,
+        "seed": seed,
+        "microbatch": None if solver.particles else microbatch,
+        "draws": count if solver.particles else None,
+        "dtype": str(like.dtype),
+        "device": like.device.type,
+    }
+    return " ".join(f"{name}={fingerprint(value)[:16]}" for name, value in parts.items())
+
+
 def _planned(solver: Solver[Any], posterior: Posterior) -> SolverPlan:
     try:
         with torch.no_grad():
@@ -153,6 +176,8 @@ def _planned(solver: Solver[Any], posterior: Posterior) -> SolverPlan:
 
 
 def _like(posterior: Posterior, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
+    if dtype is not None and dtype not in REAL_DTYPES + COMPLEX_DTYPES:
+        raise type_error("dtype", "be torch.float32 or torch.float64", repr(dtype))
     like = posterior.like(dtype=dtype, device=device)
     if posterior.likelihood is not None:
         fixed = posterior.like()
@@ -206,7 +231,7 @@ def _refuse_what_cannot_be_met(
     for name in ("network_evaluations", "backward_passes", "operator_calls"):
         limit, each = getattr(budget, name), getattr(cost, name)
         if limit is not None and computed * each > limit:
-            fit = limit // each // microbatch * microbatch
+            fit = limit // each if count <= microbatch else limit // each // microbatch * microbatch
             remedy = f"Raise it, or draw at most {fit}." if fit and not solver.particles else "Raise it."
             wanted = f"allow at least {computed * each}: {computed} draws of {each} or more each"
             raise BudgetError(str(value_error(f"budget.{name}", wanted, limit, remedy)))

@@ -24,8 +24,10 @@ def diverged(solver: Solver[Any], where: str, which: str, reason: str) -> Diverg
     return DivergedError(f"{text} ({reason})" if reason else text)
 
 
-def diverged_rows(state: object, info: Info, batch: int) -> list[int]:
-    """Return the rows of the batch that hold a NaN in the state, or a NaN or infinity in the estimate.
+def diverged_rows(state: object, info: Info, batch: int, wanted: int) -> list[int]:
+    """Return the rows that hold a NaN in the state, or a NaN or infinity in the estimate.
+
+    Of `batch` rows only the first `wanted` matter: the others fill the batch up.
 
     Infinities are let pass in a state: a log-weight of -inf and a bound of inf are numbers to go on with.
     """
@@ -39,7 +41,7 @@ def diverged_rows(state: object, info: Info, batch: int) -> list[int]:
         low, high = torch.aminmax(real)
         if not bool(torch.isfinite(low) & torch.isfinite(high)):
             bad |= _rows(~torch.isfinite(info.estimate), batch)
-    return sorted(bad)
+    return sorted(row for row in bad if row < wanted)
 
 
 def available_memory() -> int | None:

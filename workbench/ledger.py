@@ -6,18 +6,20 @@ batch of 8. Rows that only fill a microbatch up are computed, and counted.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import torch
 
 from operators.checks import check_count, check_number
 from operators.errors import type_error
 
-__all__ = ["Budget", "BudgetError", "BudgetExhausted", "Ledger", "peak_memory"]
+__all__ = ["Budget", "BudgetError", "BudgetExhausted", "Ledger", "peak_memory", "reset_peak_memory"]
 
 #: What a ledger counts one by one.
 COUNTS = ("network_evaluations", "backward_passes", "forwards", "adjoints", "grams", "solves")
@@ -101,13 +103,15 @@ class Ledger:
         """Let the seconds run, after those of earlier sessions of the same run."""
         self._begun = time.perf_counter() - self.seconds
 
-    def look(self, device: torch.device) -> None:
-        """Bring seconds and peak memory up to date; raise if either is beyond the budget."""
+    def look(self, device: torch.device, *, enforce: bool = True) -> None:
+        """Bring seconds and peak memory up to date; with `enforce`, raise if either is beyond the budget."""
         if self._begun is not None:
             self.seconds = time.perf_counter() - self._begun
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory(device))
+        if not enforce:
+            return
         if self._budget.seconds is not None and self.seconds > self._budget.seconds:
-            self._exhausted("seconds", f"{self.seconds:.1f} have passed", self._budget.seconds)
+            self._exhausted("seconds", f"{_short(self.seconds)} have passed", self._budget.seconds)
         limit = self._budget.memory_bytes
         if limit is not None and self.peak_memory_bytes > limit:
             self._exhausted("memory_bytes", f"{self.peak_memory_bytes} were in use", limit)
@@ -123,15 +127,44 @@ class Ledger:
 
     @staticmethod
     def _exhausted(name: str, state: str, limit: float) -> None:
+        shown = _short(limit) if name == "seconds" else str(limit)
         raise BudgetExhausted(
-            f"the budget of {limit} {name} is exhausted: {state}. "
+            f"the budget of {shown} {name} is exhausted: {state}. "
             "Raise it and call again with the same store to go on, or draw less."
         )
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak memory in bytes: of tensors on a GPU, of the whole process on a CPU."""
+    """Return the peak memory in bytes since the last reset: of tensors on a GPU, of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    high = _high_water()
+    if high is not None:
+        return high
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let the peak begin anew from what is in use now; on a CPU only Linux can, elsewhere nothing happens."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        # 5 resets VmHWM, see proc(5). A container may forbid it: the peak is then the process's lifetime's.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _high_water() -> int | None:
+    """Return VmHWM of this process in bytes, None where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    kilobytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return None if kilobytes is None else int(kilobytes) * 1024
+
+
+def _short(seconds: float) -> str:
+    """Return three significant digits, all of them where there are more in front of the point."""
+    return f"{seconds:.3g}" if seconds < 999.5 else f"{seconds:.0f}"

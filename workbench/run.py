@@ -7,6 +7,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -62,36 +63,36 @@ class Run:
         self.ledger, self.store, self.like, self.callbacks = ledger, store, like, callbacks
         # First draw of the batch, steps done, state: in one, so that no interruption falls between them.
         self._place: tuple[int, int, Any] = (0, 0, None)
+        self._log_weights: Tensor | None = None
+        #: Batches finished in this session, and the steps they took: what the time left is judged by.
+        self._finished = (0, 0)
         self._saved = time.monotonic()
-        self._session = (time.monotonic(), 0)
+        #: When this session began, with which batch, after how many of its steps.
+        self._session = (time.monotonic(), 0, 0)
 
     def go(self, header: Header) -> tuple[dict[str, Any], Tensor | None]:
         """Do what is left to do; return the record and the log-weights."""
         progress = self.store.begin(header)
         if progress is not None:
             self._resume(progress)
-        self._session = (time.monotonic(), self._done)
-        if self.like.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.like.device)
-        self.ledger.start_clock()
+        self._session = (time.monotonic(), self._place[0] // self.settings.microbatch, self._place[1])
         for callback in self.callbacks:
             callback.start(self.posterior, self.settings.count, len(self.settings.plan))
-        log_weights = None
         try:
-            if self.solver.particles is not None:
-                log_weights = self._ensemble()
-            else:
-                while self._place[0] < self.settings.count:
+            while self._place[0] < self.settings.count:
+                if self.solver.particles is None:
                     self._batch()
+                else:
+                    self._ensemble()
         except BaseException as error:
             self._interrupted(error)
             raise
-        self.ledger.look(self.like.device)
+        self.ledger.look(self.like.device, enforce=False)
         record = self._record(header)
-        self.store.finish(log_weights, record)
+        self.store.finish(self._log_weights, record)
         for callback in self.callbacks:
             callback.finish()
-        return record, log_weights
+        return record, self._log_weights
 
     # -- steps -----------------------------------------------------------------------------------
 
@@ -99,21 +100,25 @@ class Run:
         first, size = self._place[0], self.settings.microbatch
         wanted = min(size, self.settings.count - first)
         u = self._through(tuple(range(first, first + size)), wanted)
-        self.store.write(first, self._checked(self.posterior.to_physical(u))[:wanted].cpu())
+        self.store.write(first, self._checked(self.posterior.to_physical(u[:wanted])).cpu())
         self._place = (first + wanted, 0, None)
         self._save()
 
-    def _ensemble(self) -> Tensor | None:
-        particles = self.solver.particles or 1
+    def _ensemble(self) -> None:
+        particles, wanted = self.solver.particles or 1, self.settings.wanted
         u = self._through(tuple(range(particles)), particles)
         x = self._checked(self.posterior.to_physical(u))
         log_weights = self.solver.log_weights(self._place[2])
-        if self.settings.wanted is not None:
-            weights = torch.ones(particles) if log_weights is None else log_weights.cpu()
-            chosen = self._chosen(torch.softmax(weights.double(), dim=0), self.settings.wanted)
-            x, log_weights = x[chosen.to(x.device)], None
+        if log_weights is not None and not bool((log_weights > -math.inf).any() & ~log_weights.isnan().any()):
+            raise self._diverged(len(self.settings.plan), "", "every particle has weight zero, or a NaN")
+        if wanted is not None:
+            even = torch.zeros(particles, dtype=torch.float64)
+            weights = even if log_weights is None else log_weights.cpu().double()
+            x, log_weights = x[self._chosen(torch.softmax(weights, dim=0), wanted).to(x.device)], None
+        self._log_weights = None if log_weights is None else log_weights.double().cpu()
         self.store.write(0, x.cpu())
-        return None if log_weights is None else log_weights.double().cpu()
+        self._place = (self.settings.count, 0, None)
+        self._save()
 
     def _chosen(self, weights: Tensor, number: int) -> Tensor:
         """Return `number` indices drawn from `weights`, each keyed by the number of its draw alone."""
@@ -134,9 +139,12 @@ class Run:
             act = partial(self.solver.step, self.posterior, state, row, keys.at(row.index + 1))
             state, info = self._guarded(act, row.index + 1)
             done = len(plan) if info.finished else done + 1
-            self._place = (first, done, state)
-            self.ledger.look(self.like.device)
             self._tell(info, row.index + 1, wanted)
+            # Once everybody knows of it: what comes in between has the step done and told again.
+            self._place = (first, done, state)
+            self.ledger.look(self.like.device, enforce=done < len(plan))
+            if info.finished or done == len(plan):
+                self._finished = (self._finished[0] + 1, self._finished[1] + row.index + 1)
             if time.monotonic() - self._saved >= self.settings.every:
                 self._save()
         return self.solver.answer(self.posterior, state)
@@ -147,7 +155,9 @@ class Run:
             state, info = act()
         except (NonFiniteError, FloatingPointError) as error:
             raise self._diverged(step, "", str(error)) from error
-        bad = diverged_rows(state, info, self.settings.microbatch)
+        batch = self.solver.particles or self.settings.microbatch
+        wanted = batch if self.solver.particles else min(batch, self.settings.count - self._place[0])
+        bad = diverged_rows(state, info, batch, wanted)
         if bad:
             which = ", ".join(str(self._place[0] + row) for row in bad[:8]) + (
                 ", ..." if len(bad) > 8 else ""
@@ -167,33 +177,42 @@ class Run:
     def _tell(self, info: Info, step: int, wanted: int) -> None:
         if not self.callbacks:
             return
-        plan, total = self.settings.plan, self._total
-        seconds, steps = time.monotonic() - self._session[0], self._done - self._session[1]
-        left = None if steps <= 0 else seconds / steps * (total - self._done)
+        plan = self.settings.plan
         event = StepEvent(
             posterior=self.posterior,
             first=self._place[0],
             wanted=wanted,
             step=step,
             steps=len(plan),
-            done=self._done,
-            total=total,
+            done=self._done(step),
+            total=self._batches * len(plan),
             row=plan.row(step - 1),
             info=info,
-            ledger=self.ledger,
-            seconds_left=left,
+            ledger=copy(self.ledger),
+            seconds_left=self._seconds_left(step),
+            open_ended=self.solver.plan_is_limit,
         )
         for callback in self.callbacks:
             callback.step(event)
 
-    @property
-    def _total(self) -> int:
-        batches = 1 if self.solver.particles else math.ceil(self.settings.count / self.settings.microbatch)
-        return batches * len(self.settings.plan)
+    def _seconds_left(self, step: int) -> float | None:
+        """Return the seconds that are left if batches go on as those of this session."""
+        batches, taken = self._finished
+        if batches == 0 and self.solver.plan_is_limit:
+            return None
+        usual = taken / batches if batches else len(self.settings.plan)
+        began, place, skipped = self._session
+        now = self._place[0] // self.settings.microbatch
+        done = taken + step - (skipped if now == place else 0)
+        left = max(usual - step, 0) + (self._batches - now - 1) * usual
+        return (time.monotonic() - began) / done * left if done > 0 else None
 
     @property
-    def _done(self) -> int:
-        return math.ceil(self._place[0] / self.settings.microbatch) * len(self.settings.plan) + self._place[1]
+    def _batches(self) -> int:
+        return 1 if self.solver.particles else math.ceil(self.settings.count / self.settings.microbatch)
+
+    def _done(self, step: int) -> int:
+        return self._place[0] // self.settings.microbatch * len(self.settings.plan) + step
 
     # -- stopping and going on ---------------------------------------------------------------------
 
@@ -205,13 +224,15 @@ class Run:
         kept = []
         for i, callback in enumerate(self.callbacks):
             skeleton, more = pack(callback.keep(), f"callback{i}")
-            kept.append({"class": type(callback).__qualname__, "kept": skeleton})
+            kept.append({"name": callback.name, "kept": skeleton})
             tensors |= more
         facts = {
             "first": first,
             "step": step,
+            "count": self.settings.count,
             "state": state,
             "callbacks": kept,
+            "weights": None if self._log_weights is None else self._log_weights.tolist(),
             "microbatch": self.settings.microbatch,
             "ledger": self.ledger.facts(),
             "environment": environment(self.like.device),
@@ -232,15 +253,22 @@ class Run:
         self.settings = replace(self.settings, microbatch=facts["microbatch"])
         tensors = {name: tensor.to(self.like.device) for name, tensor in progress.tensors.items()}
         first, state = facts["first"], unpack(facts["state"], tensors, self.solver.state_type)
-        if state is None and first < self.settings.count:
-            # More draws than before: a batch that was cut short is done again, whole, as it would have been.
-            first -= first % self.settings.microbatch
-        self._place = (first, facts["step"], state)
+        step, size = facts["step"], self.settings.microbatch
+        if facts["count"] != self.settings.count and not self.solver.particles:
+            # A batch that was short then, or would be now, is done again, whole, as it would have been.
+            short = first + size > min(facts["count"], self.settings.count)
+            first, step, state = first - first % size, 0 if short else step, None if short else state
+        self._place = (first, step, state)
         self.ledger.restore(facts["ledger"])
-        by_class = {entry["class"]: entry["kept"] for entry in facts["callbacks"]}
+        self.ledger.start_clock()
+        if facts["weights"] is not None:
+            self._log_weights = torch.tensor(facts["weights"], dtype=torch.float64)
+        memories = list(facts["callbacks"])
         for callback in self.callbacks:
-            if (skeleton := by_class.get(type(callback).__qualname__)) is not None:
-                callback.restore(unpack(skeleton, tensors, dict))
+            found = next((m for m in memories if m["name"] == callback.name), None)
+            if found is not None:
+                memories.remove(found)
+                callback.restore(unpack(found["kept"], tensors, dict))
 
     def _interrupted(self, error: BaseException) -> None:
         """Keep what is done, and say how to go on; the error itself is the caller's."""

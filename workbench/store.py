@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +41,8 @@ class Header:
 
     `dtype` is the draws' own, complex for a complex space. `frame` names the world of the grid's
     affine, as `Volume.space` does. `fingerprint` is the hash of everything that the values depend
-    on; only a run with the same one may be continued.
+    on; only a run with the same one may be continued. One made of parts, "prior=3fa9 seed=88c1", lets
+    the error name those that differ.
     """
 
     space: Space
@@ -214,6 +216,11 @@ def check_same_run(kept: Header, asked: Header, where: str, remedy: str) -> None
             "header.fingerprint", f"be given to go on with what is in {where}", "an empty one", remedy
         )
     if kept.fingerprint != asked.fingerprint:
+        changed = _changed_parts(kept.fingerprint, asked.fingerprint)
+        if changed:
+            *most, last = changed
+            which = f"{', '.join(most)} and {last} differ" if most else f"{last} differs"
+            raise value_error("header", f"be that of the run in {where}", f"another: {which}", remedy)
         raise value_error(
             "header",
             f"be that of the run in {where}, whose fingerprint is {kept.fingerprint!r}",
@@ -222,6 +229,15 @@ def check_same_run(kept: Header, asked: Header, where: str, remedy: str) -> None
         )
     if replace(asked, count=kept.count) != kept:
         raise value_error("header", f"be that of the run in {where}, {kept}", asked, remedy)
+
+
+def _changed_parts(kept: str, asked: str) -> list[str]:
+    """Return the names of the parts that differ between fingerprints "name=hash name=hash", else nothing."""
+    form = re.compile(r"\w+=\w+( \w+=\w+)*")
+    if not (form.fullmatch(kept) and form.fullmatch(asked)):
+        return []
+    old, new = (dict(part.split("=") for part in text.split(" ")) for text in (kept, asked))
+    return [name for name in old | new if old.get(name) != new.get(name)]
 
 
 def check_draws(header: Header, first: int, draws: Tensor) -> int:

@@ -62,6 +62,61 @@ def test_coil_maps_and_a_field_chain() -> None:
     assert torch.allclose(found, x, atol=1e-6)
 
 
+def seeded(*shape: int, is_complex: bool = False) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(len(shape))
+    dtype = torch.complex128 if is_complex else torch.float64
+    return torch.randn(shape, dtype=dtype, generator=generator)
+
+
+def test_coil_maps_and_fields_in_any_order_are_factors_of_the_image() -> None:
+    geometry = CartesianGeometry.around(GRID)
+    maps, x = seeded(3, 1, 8, 8, is_complex=True), seeded(1, 8, 8, is_complex=True)
+    shade, other = seeded(1, 8, 8), seeded(1, 8, 8) + 2
+    coils, bias, light = CoilMaps(maps, GRID), Field(shade, GRID), Field(other, GRID)
+    transform = geometry.operator(GRID, components=(3,))
+    for order, factor in (
+        ((coils, bias), shade),
+        ((bias, coils), shade),
+        ((bias, coils, light), shade * other),
+        ((light, bias, coils), shade * other),
+        ((coils, light, bias), shade * other),
+    ):
+        expected = transform(maps * factor * x)
+        operator = Measurement(expected, geometry, Gaussian(1.0), order).operator(GRID)
+        assert operator.domain == Space.field(GRID, is_complex=True)
+        assert torch.allclose(operator(x), expected)
+
+
+def test_a_shaded_geometry_takes_components() -> None:
+    geometry = CartesianGeometry.around(GRID)
+    shade, x = seeded(1, 8, 8), seeded(2, 1, 8, 8, is_complex=True)
+    operator = Field(shade, GRID).applied(geometry).operator(GRID, components=(2,))
+    assert torch.allclose(operator(x), geometry.operator(GRID, components=(2,))(shade * x))
+
+
+def test_a_field_and_a_centre_of_rotation_in_any_order() -> None:
+    shade, centre = seeded(1, 8, 8), SCAN.axis_at + 0.5
+    expected = SCAN.with_(axis_column=centre).operator(GRID)(shade * image())
+    field, axis = Field(shade, GRID), CentreOfRotation(centre)
+    for order in ((field, axis), (axis, field), (field, axis, Field(torch.ones(1, 8, 8), GRID))):
+        assert torch.allclose(ct(calibration=order).operator(GRID)(image()), expected)
+    assert axis.applied(field.applied(SCAN)).axis_column == centre
+
+
+def test_a_calibrated_geometry_has_the_values_of_the_one_inside() -> None:
+    geometry = CartesianGeometry.around(GRID)
+    coils, bias = CoilMaps(seeded(3, 1, 8, 8, is_complex=True), GRID), Field(seeded(1, 8, 8), GRID)
+    x = seeded(1, 8, 8, is_complex=True)
+    for order in ((coils,), (bias,), (coils, bias), (bias, coils)):
+        calibrated, moved = geometry, geometry.with_(zero_phase=(3.0, 1.0, 0.0))
+        for part in order:
+            calibrated, moved = part.applied(calibrated), part.applied(moved)
+        assert not hasattr(calibrated, "axis_column")
+        again = calibrated.with_(zero_phase=(3.0, 1.0, 0.0))
+        assert torch.equal(again.operator(GRID)(x), moved.operator(GRID)(x))
+        assert not torch.allclose(calibrated.operator(GRID)(x), moved.operator(GRID)(x))
+
+
 def test_provenance_is_a_record() -> None:
     provenance = Provenance("scan 7", details={"scanner": "A"}).then("dark field subtracted").then("log")
     assert provenance.facts() == {
@@ -100,6 +155,27 @@ def test_provenance_is_a_record() -> None:
             ).operator(GRID),
             "belongs to a CT geometry",
         ),
+        (
+            lambda: CentreOfRotation(3.0).applied(
+                Field(torch.ones(1, 8, 8), GRID).applied(CartesianGeometry.around(GRID))
+            ),
+            "have an axis of rotation, got CartesianGeometry. A centre of rotation belongs to a CT geometry",
+        ),
+        (
+            lambda: ct(calibration=CoilMaps(torch.ones(2, 1, 8, 8) * 1j, GRID)).operator(GRID),
+            r"operator\(grid, components=\(coils,\)\), got ParallelBeamGeometry. Coil maps belong to an MRI",
+        ),
+        *[
+            (
+                lambda order=order: Measurement(
+                    torch.ones(2, 1, 8, 8) * 1j, CartesianGeometry.around(GRID), Gaussian(1.0), order
+                ).operator(GRID),
+                "`geometry` must be seen through one CoilMaps, got two. Give one",
+            )
+            for maps in [CoilMaps(torch.ones(2, 1, 8, 8) * 1j, GRID)]
+            for field in [Field(torch.ones(1, 8, 8), GRID)]
+            for order in [(maps, maps), (maps, field, maps), (field, maps, maps)]
+        ],
     ],
 )
 def test_mistakes(make: object, message: str) -> None:

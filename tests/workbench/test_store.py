@@ -118,6 +118,57 @@ class StoreContract:
         again.finish(None, {})
         assert torch.equal(again.draws().read(slice(None)), x)
 
+    def test_what_is_saved_is_the_stores_own(self, store: Store) -> None:
+        u, facts = torch.ones(2, 3), {"steps": [1]}
+        store.begin(header())
+        store.save(Progress(facts, {"u": u, "row": u[0], "c": torch.ones(1) * 1j}))
+        u.fill_(7.0)
+        facts["steps"].append(2)
+        first = self.again(store).begin(header())
+        assert first is not None
+        assert first.facts == {"steps": [1]}
+        assert torch.equal(first.tensors["u"], torch.ones(2, 3))
+        assert torch.equal(first.tensors["row"], torch.ones(3))
+
+        for tensor in first.tensors.values():
+            tensor.zero_()
+        second = self.again(store).begin(header())
+        assert second is not None
+        assert torch.equal(second.tensors["u"], torch.ones(2, 3))
+        assert second.tensors["c"].tolist() == [1j]
+
+    @pytest.mark.parametrize(
+        ("asked", "message"),
+        [
+            ("prior=11 solver=aa seed=bb", "another: solver and seed differ"),
+            ("prior=11 solver=22 seed=bb", "another: seed differs"),
+            ("prior=aa solver=bb seed=cc", "another: prior, solver and seed differ"),
+            ("seed=33 solver=aa prior=11", "another: solver differs"),
+            ("prior=11 solver=22", "another: seed differs"),
+            ("prior=11 solver=22 seed=33 plan=44", "another: plan differs"),
+        ],
+    )
+    def test_the_parts_that_differ_are_named_and_no_hash(
+        self, store: Store, asked: str, message: str
+    ) -> None:
+        store.begin(header(fingerprint="prior=11 solver=22 seed=33"))
+        store.write(0, draws_of(header()))
+        store.save(Progress({}, {}))
+        with pytest.raises(
+            ValueError, match=f"^`header` must be that of the run in .*, got {message}\\. "
+        ) as it:
+            self.again(store).begin(header(fingerprint=asked))
+        assert "=" not in str(it.value)
+        for part in asked.split():
+            assert part.split("=")[1] not in str(it.value)[str(it.value).index("got") :]
+
+    def test_other_fingerprints_are_shown(self, store: Store) -> None:
+        store.begin(header(fingerprint="prior=11 seed=33"))
+        store.write(0, draws_of(header()))
+        store.save(Progress({}, {}))
+        with pytest.raises(ValueError, match="fingerprint is 'prior=11 seed=33', got '3fa9'. Something that"):
+            self.again(store).begin(header(fingerprint="3fa9"))
+
     def test_without_progress_it_begins_anew(self, store: Store) -> None:
         store.begin(header())
         store.write(0, draws_of(header()))

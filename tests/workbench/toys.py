@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from operators.space import Space
+from tests.problems import grid_of, prior_on
 from workbench.capabilities import Capabilities
+from workbench.driver import sample
 from workbench.kinds import Kind
 from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.priors.base import Denoiser, Prior
 from workbench.random import Keys
+from workbench.samples import Samples
 from workbench.solvers.base import Cost, Info, Solver
+from workbench.store import TensorStore
 
 
 class IndependentTokens(Prior):
@@ -128,6 +132,9 @@ class Walk(Solver[WalkState]):
     steps: int = 10
     backward: bool = False
     fails: int = -1
+    with_infinity: bool = False
+    #: Evaluations per step beyond those declared.
+    hidden: int = 0
 
     kind: ClassVar[Kind] = Kind.APPROXIMATE_SAMPLE  # type: ignore[misc]
     capabilities: ClassVar[Capabilities] = Capabilities(likelihood=False, priors=(Denoiser,))
@@ -153,8 +160,10 @@ class Walk(Solver[WalkState]):
         else:
             z = posterior.prior.denoise(z, sigma)  # type: ignore[attr-defined]
         z = z + 0.1 * sigma * keys.normals(posterior.space.shape, "step", like=z)
+        for _ in range(self.hidden):
+            posterior.prior.denoise(z, sigma)  # type: ignore[attr-defined]
         if row.index == self.fails:
-            z[1] = torch.nan
+            z[1] = torch.inf if self.with_infinity else torch.nan
         return WalkState(z), Info(z, {"size": z.abs().flatten(1).mean(1)})
 
     def answer(self, posterior: Posterior, state: WalkState) -> Tensor:
@@ -162,3 +171,15 @@ class Walk(Solver[WalkState]):
 
     def cost(self, posterior: Posterior, plan: SolverPlan) -> Cost:
         return Cost(len(plan), len(plan) if self.backward else 0)
+
+
+def prior_only(size: int = 6) -> Posterior:
+    return Posterior(prior_on(Space.field(grid_of(size))))
+
+
+def walk(
+    store: TensorStore | None = None, *, draws: int = 5, solver: Walk | None = None, **options: object
+) -> Samples:
+    return sample(
+        prior_only(), Walk() if solver is None else solver, draws=draws, microbatch=2, store=store, **options
+    )  # type: ignore[arg-type]

@@ -63,6 +63,8 @@ class Solver(ABC, Generic[S]):
     #: Whether every draw would be the same: then there is one.
     deterministic: ClassVar[bool] = False
 
+    #: Whether the plan is a limit that a run seldom reaches: nobody then knows the time left.
+    plan_is_limit: ClassVar[bool] = False
     #: What to do where a step gives no numbers; stands in the error.
     remedy: ClassVar[str] = "Rescale the units of the prior or use float64 data."
 

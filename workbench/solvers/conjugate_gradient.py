@@ -43,6 +43,7 @@ class ConjugateGradient(Solver[CGState]):
     capabilities: ClassVar[Capabilities] = Capabilities(linear_gaussian=True, priors=(Flat, Gaussian))
     state_type: ClassVar[type[CGState]] = CGState
     deterministic: ClassVar[bool] = True
+    plan_is_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_count(self.iterations, "iterations")

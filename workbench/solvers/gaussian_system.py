@@ -44,10 +44,17 @@ class GaussianSystem:
         prior = posterior.prior
         return cls(b @ prior.root, z - b.apply(prior.mean_like(like)), 1.0, prior)
 
-    def right_side(self, batch: int, data_noise: Tensor | float = 0.0, noise: Tensor | float = 0.0) -> Tensor:
-        """Return M^H (d + data_noise) + noise for `batch` draws."""
-        data = (self.data + data_noise).expand(batch, *self.data.shape)
-        return self.matrix.apply_adjoint(data) + noise
+    def right_side(self, batch: int) -> Tensor:
+        """Return M^H d for `batch` draws: its solution is the posterior mean of v."""
+        return self.matrix.apply_adjoint(self.data.expand(batch, *self.data.shape))
+
+    def perturbed_side(self, data_noise: Tensor, white: Tensor) -> Tensor:
+        """Return M^H (d + data_noise - M white): its solution, added to `white`, is a draw of v.
+
+        M^H (d + data_noise) + white has the same draw as its solution, and in finite precision loses what
+        was not measured: it grows with the square of the signal to noise.
+        """
+        return self.matrix.apply_adjoint(self.data + data_noise - self.matrix.apply(white))
 
     def apply(self, v: Tensor) -> Tensor:
         """Return (M^H M + ridge I) v."""

@@ -75,6 +75,7 @@ class TotalVariation(Solver[TotalVariationState]):
     capabilities: ClassVar[Capabilities] = Capabilities(linear=True, priors=(Flat,))
     state_type: ClassVar[type[TotalVariationState]] = TotalVariationState
     deterministic: ClassVar[bool] = True
+    plan_is_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number(self.weight, "weight", non_negative=True)
@@ -86,7 +87,8 @@ class TotalVariation(Solver[TotalVariationState]):
 
     def plan(self, posterior: Posterior) -> SolverPlan:
         """Return one row per iteration."""
-        del posterior
+        if self.lower is not None and posterior.space.is_complex:
+            raise type_error("lower", "be None on a complex field, which has no order", self.lower)
         return SolverPlan.steps(self.iterations)
 
     def init(self, posterior: Posterior, keys: Keys, like: Tensor) -> TotalVariationState:

@@ -13,6 +13,7 @@ from tests.problems import (
     dense_answer,
     posterior_of,
     prior_on,
+    reals,
     require_standard_normal,
 )
 from tests.solver_contract import SolverContract
@@ -30,7 +31,7 @@ class TestExactGaussian(SolverContract):
     covers = (ExactGaussian,)
 
     def make(self) -> ExactGaussian:
-        return ExactGaussian(accuracy=1e-6)
+        return ExactGaussian()
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -59,6 +60,18 @@ def test_the_test_sees_a_wrong_posterior() -> None:
     u = posterior.from_physical(sample(other, ExactGaussian(), draws=400, seed=1).tensor())
     with pytest.raises(AssertionError, match="sigma"):
         require_standard_normal(dense_answer(posterior).whitened(u))
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_single_precision_keeps_the_spread_of_what_was_not_measured(name: str) -> None:
+    amplitude = float(posterior_of(name).measured.data.abs().max())
+    sigma = 1e-4 * amplitude
+    posterior = posterior_of(name, dtype=torch.float32, sigma=sigma)
+    u = posterior.from_physical(sample(posterior, ExactGaussian(), draws=300, seed=1).tensor())
+    assert u.dtype in (torch.float32, torch.complex64)
+    truth = dense_answer(posterior_of(name, sigma=sigma))
+    ratio = reals(u).std(0) / truth.covariance.diagonal().sqrt()
+    assert float(ratio.mean()) == pytest.approx(1.0, abs=0.05)
 
 
 def test_what_has_a_closed_form_needs_no_iteration() -> None:
