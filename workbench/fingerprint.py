@@ -27,10 +27,11 @@ PASSING = ("_counter", "_ledger")
 #: What torch keeps in each module's `__dict__` for itself: hooks and marks, and the three that hold its
 #: tensors and parts, which are hashed by themselves.
 OF_TORCH = frozenset({*vars(torch.nn.Module()), "_compiled_call_impl"}) - {"training"}
-SCALARS = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, range)
-NAMED = (np.generic, np.dtype, np.ufunc, enum.Enum, torch.dtype, torch.device, torch.layout)
+SCALARS = (bool, int, float, complex, str, bytes, types.NoneType, np.generic, enum.Enum)
+#: What its repr tells in full.
+WRITTEN = (*SCALARS, types.EllipsisType, range, np.dtype, np.ufunc, torch.dtype, torch.device, torch.layout)
 #: Globals of these types are values that a function depends on; others are known by their names.
-PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, Tensor, np.ndarray)
+PLAIN = (*SCALARS, Tensor, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -71,28 +72,22 @@ def _update(digest: hashlib._Hash, parts: Iterable[bytes | memoryview]) -> None:
 
 
 def _parts(value: Any, place: Place) -> Parts:
-    if isinstance(value, enum.Enum) or not isinstance(value, SCALARS):
-        yield from _other_parts(value, place)
-    else:
+    if isinstance(value, WRITTEN):
         yield f"{type(value).__name__}:{value!r}".encode()
-
-
-def _other_parts(value: Any, place: Place) -> Parts:
-    if isinstance(value, Constant):
+    elif isinstance(value, Constant):
         yield from _parts(value.value, place)
     elif isinstance(value, Tensor):
         yield f"tensor:{value.dtype}:{tuple(value.shape)}".encode()
         try:
-            whole = value.detach().resolve_conj().resolve_neg().cpu().contiguous()
-            # Raw bytes: numpy lacks some of torch's dtypes.
-            yield whole.reshape(-1).view(torch.uint8).numpy().data
+            flat = value.detach().resolve_conj().resolve_neg().cpu().reshape(-1)
+            # A copy: one entry counts as contiguous at any stride. Bytes: numpy lacks some of torch's dtypes.
+            flat = flat.clone(memory_format=torch.contiguous_format)
+            yield flat.view(torch.uint8).numpy().data
         except (RuntimeError, ValueError, TypeError) as error:
             raise _refused(f"a tensor of {value.layout} on {value.device}", place) from error
     elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
         yield f"array:{value.dtype}:{value.shape}".encode()
         yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
-    elif isinstance(value, NAMED):
-        yield f"{type(value).__name__}:{value!r}".encode()
     elif isinstance(value, PurePath):
         yield f"path:{value}".encode()
     elif isinstance(value, types.ModuleType):
@@ -180,17 +175,14 @@ def _globals_of(code: types.CodeType) -> set[str]:
 def _attributes(value: Any) -> list[tuple[str, Any]]:
     """Return names and values of what an object holds and has not derived, sorted."""
     kind = type(value)
-    slots = [getattr(base, "__slots__", ()) for base in kind.__mro__]
-    names = {name for some in slots for name in ([some] if isinstance(some, str) else some)}
-    names = {name for name in names - {"__dict__", "__weakref__"} if hasattr(value, name)}
-    kept = names | {
-        name
-        for name in getattr(value, "__dict__", ())
-        if not isinstance(getattr(kind, name, None), functools.cached_property)
-    }
-    without = OF_TORCH if isinstance(value, torch.nn.Module) else frozenset()
-    kept = {name for name in kept - without if not name.startswith(MEMO) and name not in PASSING}
-    return [(name, getattr(value, name)) for name in sorted(kept)]
+    # A slot is a descriptor of the class that declares it, under its mangled name.
+    found = {name: item for base in kind.__mro__ for name, item in vars(base).items()}
+    slots = {name for name, item in found.items() if isinstance(item, types.MemberDescriptorType)}
+    cached = {name for name, item in found.items() if isinstance(item, functools.cached_property)}
+    names = {*getattr(value, "__dict__", ()), *(name for name in slots if hasattr(value, name))} - cached
+    names -= OF_TORCH if isinstance(value, torch.nn.Module) else set()
+    kept = sorted(name for name in names if not name.startswith(MEMO) and name not in PASSING)
+    return [(name, getattr(value, name)) for name in kept]
 
 
 def _each(items: Iterable[tuple[str, Any]], place: Place) -> Parts:

@@ -66,6 +66,8 @@ class Run:
         self._log_weights: Tensor | None = None
         #: Batches finished in this session, and the steps they took: what the time left is judged by.
         self._finished = (0, 0)
+        #: The largest of each number that the last steps told: what a solver says of its own accuracy.
+        self._last: dict[str, float] = {}
         self._saved = time.monotonic()
         #: When this session began, with which batch, after how many of its steps.
         self._session = (time.monotonic(), 0, 0)
@@ -143,7 +145,8 @@ class Run:
             # Once everybody knows of it: what comes in between has the step done and told again.
             self._place = (first, done, state)
             self.ledger.look(self.like.device, enforce=done < len(plan))
-            if info.finished or done == len(plan):
+            if done == len(plan):
+                self._last |= _worst(self._last, info, wanted)
                 self._finished = (self._finished[0] + 1, self._finished[1] + row.index + 1)
             if time.monotonic() - self._saved >= self.settings.every:
                 self._save()
@@ -234,6 +237,7 @@ class Run:
             "callbacks": kept,
             "weights": None if self._log_weights is None else self._log_weights.tolist(),
             "microbatch": self.settings.microbatch,
+            "last": self._last,
             "ledger": self.ledger.facts(),
             "environment": environment(self.like.device),
         }
@@ -259,6 +263,7 @@ class Run:
             short = first + size > min(facts["count"], self.settings.count)
             first, step, state = first - first % size, 0 if short else step, None if short else state
         self._place = (first, step, state)
+        self._last = dict(facts["last"])
         self.ledger.restore(facts["ledger"])
         self.ledger.start_clock()
         if facts["weights"] is not None:
@@ -301,9 +306,16 @@ class Run:
             "particles": self.solver.particles,
             "microbatch": self.settings.microbatch,
             "fingerprint": header.fingerprint,
+            "last_step": self._last,
             "ledger": self.ledger.facts(),
             "environment": environment(self.like.device),
         }
+
+
+def _worst(before: dict[str, float], info: Info, wanted: int) -> dict[str, float]:
+    """Return the largest value of each number over the draws that are kept, and over earlier batches."""
+    now = {name: float(value[:wanted].double().max()) for name, value in info.values.items()}
+    return {name: max(value, before.get(name, value)) for name, value in now.items()}
 
 
 def environment(device: torch.device) -> dict[str, Any]:

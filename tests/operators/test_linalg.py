@@ -69,6 +69,32 @@ def test_the_stop_is_on_the_true_residual() -> None:
     assert int(result.iterations) < 2000  # it gives up when restarts no longer help
 
 
+def test_a_recursion_that_misses_is_restarted_on_the_true_residual() -> None:
+    # Far away, b - G x is known to 1e-7 * |G x| only: the recursion goes to where that leads.
+    g = positive_definite(20, 10.0).float()
+    b = random_element(Space((20,)), 2, dtype=torch.float32)
+    start = 1e4 * random_element(Space((20,)), 2, dtype=torch.float32).flip(1)
+    result = cg.conjugate_gradient(lambda v: v @ g.T, b, start=start, tolerance=2e-6)
+    assert bool(result.converged.all())
+    true = (b.double() - result.solution.double() @ g.double().T).norm(dim=1) / b.double().norm(dim=1)
+    assert float(true.max()) <= 4e-6
+
+
+@pytest.mark.parametrize("begun", [0.0, 0.5])
+def test_no_answer_is_worse_than_where_it_began(begun: float) -> None:
+    # b has a part in the null space: the first step along it is 4 times too long.
+    diagonal = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+    b = torch.ones(2, 4, dtype=torch.float64)
+    b[1, 1:] = 0
+    start = torch.zeros_like(b)
+    start[:, 1] = begun
+    result = cg.conjugate_gradient(lambda v: v * diagonal, b, start=start, max_iterations=1)
+    assert torch.equal(result.solution[0], start[0])
+    assert torch.allclose(result.solution[1], start[1] + diagonal)  # a sample beside it is not held back
+    assert result.relative_residual.tolist() == pytest.approx([1.0, 0.0])
+    assert result.converged.tolist() == [False, True]
+
+
 def test_callback_sees_every_iteration() -> None:
     seen: list[float] = []
     cg.conjugate_gradient(

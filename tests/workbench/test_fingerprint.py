@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -104,6 +110,289 @@ def test_a_loop_ends() -> None:
     assert fingerprint(loop) == fingerprint(loop)
 
 
+def test_loops_to_different_places_differ() -> None:
+    inner: list[object] = []
+    inner.append(inner)
+    outer: list[object] = []
+    outer.append([outer])
+    assert fingerprint([inner]) != fingerprint(outer)
+
+
+def test_marks_of_containers_are_no_values() -> None:
+    assert fingerprint([["end"]]) != fingerprint([[], "end"])
+    assert fingerprint(Pair) != fingerprint([Pair])
+    assert fingerprint({"a": 1, "b": 2}) != fingerprint({"a": {"b": 2}, 1: 2})
+
+
+def test_a_set_has_no_order_and_no_address() -> None:
+    frozen = [Grid.from_spacing((1, 4, 4), 1.0 + i) for i in range(4)]
+    assert fingerprint(set(frozen)) == fingerprint(set(reversed(frozen)))
+    assert fingerprint(set(frozen)) != fingerprint(set(frozen[1:]))
+
+
+# -- tensors ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bfloat16, torch.float8_e4m3fn, torch.float16, torch.bool, torch.int8, torch.complex64],
+)
+def test_dtypes_that_numpy_lacks(dtype: torch.dtype) -> None:
+    a = torch.tensor([1.0, 0.0, 0.0]).to(dtype)
+    b = torch.tensor([0.0, 1.0, 0.0]).to(dtype)
+    c = torch.tensor([[1.0, 7.0, 0.0, 7.0, 0.0, 7.0]]).to(dtype)[0, ::2]
+    assert fingerprint(a) == fingerprint(a.clone()) == fingerprint(c)
+    assert fingerprint(a) != fingerprint(b)
+    assert fingerprint(a) != fingerprint(a.to(torch.complex128))
+    assert fingerprint(a[0]) != fingerprint(a[:1])
+    assert fingerprint(a[:0]) != fingerprint(b[:, None][:0])
+
+
+def test_conjugate_views_are_their_values() -> None:
+    x = torch.tensor([1 + 2j])
+    assert fingerprint(x.conj()) == fingerprint(torch.tensor([1 - 2j]))
+    assert fingerprint(x.conj().imag) == fingerprint(torch.tensor([-2.0]))
+
+
+def test_arrays_of_objects_are_hashed_by_their_objects() -> None:
+    a, b = (np.array([1, text], dtype=object) for text in ("a", "b"))
+    assert fingerprint(a) == fingerprint(a.copy())
+    assert fingerprint(a) != fingerprint(b)
+
+
+# -- functions ----------------------------------------------------------------------------------------
+
+
+def scaled(factor: float) -> Callable[[float], float]:
+    return lambda x: factor * x
+
+
+def nested(text: str) -> Any:
+    return eval(text)
+
+
+def recursive(step: int) -> Callable[[int], int]:
+    def down(n: int) -> int:
+        return n if n < 0 else down(n - step)
+
+    return down
+
+
+def generator_of(k: int) -> Any:
+    def never() -> object:
+        return late
+
+    if k > 5:
+        late = k
+    return never
+
+
+FUNCTIONS: list[tuple[Any, Any]] = [
+    (lambda x: x.sin(), lambda x: x.cos()),  # co_names
+    (lambda x, a=1: x + a, lambda x, a=2: x + a),
+    (lambda x, *, a=1: x + a, lambda x, *, a=2: x + a),
+    (lambda x, *, a, b: a, lambda x, *, b, a: a),
+    (lambda x: x, lambda *x: x),
+    (lambda x: [i + 1 for i in (x,)], lambda x: [i + 2 for i in (x,)]),
+    (lambda x: lambda: lambda: x.sin(), lambda x: lambda: lambda: x.cos()),
+    (nested("lambda x: (lambda y: y.real)(x)"), nested("lambda x: (lambda y: y.imag)(x)")),
+    (nested("lambda x: x in {1, 2}"), nested("lambda x: x in {1, 3}")),
+    (scaled(1.0), scaled(2.0)),
+    (recursive(1), recursive(2)),
+    (functools.partial(pow, 2), functools.partial(pow, 3)),
+    (functools.partial(pow, exp=2), functools.partial(pow, exp=3)),
+    (functools.partial(max, 2), functools.partial(min, 2)),
+    (functools.partial(scaled(1.0), 2), functools.partial(scaled(2.0), 2)),
+    ([1].append, [2].append),
+    (Pair(1).__eq__, Pair(2).__eq__),
+    (np.sin, np.cos),
+    (torch.sin, torch.cos),
+    (torch.nn.functional.relu, torch.nn.functional.silu),
+    (functools.lru_cache(scaled(1.0)), functools.lru_cache(scaled(2.0))),
+]
+
+
+@pytest.mark.parametrize("i", range(len(FUNCTIONS)))
+def test_different_functions_have_different_hashes(i: int) -> None:
+    first, second = FUNCTIONS[i]
+    if getattr(first, "__name__", "") == "<lambda>":
+        second.__qualname__ = first.__qualname__  # all that is left to differ is what they do
+    assert fingerprint(first) == fingerprint(first)
+    assert fingerprint(first) != fingerprint(second)
+
+
+def test_functions_made_twice_are_the_same() -> None:
+    assert fingerprint(scaled(2.0)) == fingerprint(scaled(2.0))
+    assert fingerprint(recursive(2)) == fingerprint(recursive(2))
+    assert fingerprint(generator_of(1)) != fingerprint(generator_of(6))
+    a, b = functools.partial(dict, a=1, b=2), functools.partial(dict, b=2, a=1)
+    assert fingerprint(a) == fingerprint(b)
+
+
+def test_a_plain_global_is_part_of_what_reads_it() -> None:
+    names: dict[str, Any] = {"rate": 1.0, "other": threading.Lock()}
+    exec("def f(x):\n    return [rate * y for y in x] if other else x.rate", names)
+    before = fingerprint(names["f"])
+    assert fingerprint(names["f"]) == before
+    names["rate"] = 2.0
+    assert fingerprint(names["f"]) != before
+
+
+# -- objects ------------------------------------------------------------------------------------------
+
+
+class Slotted:
+    __slots__ = ("__hidden", "a")
+
+    def __init__(self, a: int, hidden: int) -> None:
+        self.a, self.__hidden = a, hidden
+
+
+class Below(Slotted):
+    """Has a `__dict__` beside its slots, and derives something."""
+
+    @functools.cached_property
+    def double(self) -> int:
+        return 2 * self.a
+
+
+class Named(list[int]):
+    name = ""
+
+
+def test_slots_of_all_classes_are_hashed() -> None:
+    for kind in (Slotted, Below):
+        assert fingerprint(kind(1, 2)) == fingerprint(kind(1, 2))
+        assert len({fingerprint(kind(*x)) for x in ((1, 2), (1, 3), (2, 2))}) == 3
+    below = Below(1, 2)
+    before = fingerprint(below)
+    assert below.double == 2
+    assert fingerprint(below) == before
+    below.b = 3  # type: ignore[attr-defined]
+    assert fingerprint(below) != before
+
+
+def test_a_container_with_attributes() -> None:
+    a, b = Named([1]), Named([1])
+    assert fingerprint(a) == fingerprint(b)
+    b.name = "b"
+    assert fingerprint(a) != fingerprint(b)
+
+
+# -- modules of torch ---------------------------------------------------------------------------------
+
+
+class Net(torch.nn.Module):
+    def __init__(self, scale: float = 1.0, buffer: float = 1.0, act: Any = torch.relu) -> None:
+        super().__init__()
+        self.scale, self.act = scale, act
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3), torch.nn.ReLU())
+        self.register_buffer("table", torch.full((2,), buffer), persistent=False)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.fill_(0.5)
+
+
+class Other(Net):
+    """The same tensors, another class."""
+
+
+def changed(act: Callable[[Net], object]) -> Net:
+    net = Net()
+    act(net)
+    return net
+
+
+NETS: list[Callable[[], Net]] = [
+    Net,
+    Other,
+    lambda: Net(scale=2.0),
+    lambda: Net(buffer=2.0),
+    lambda: Net(act=torch.sin),
+    lambda: Net().eval(),
+    lambda: Net().double(),
+    lambda: changed(lambda net: setattr(net.body[0], "padding_mode", "circular")),
+    lambda: changed(lambda net: setattr(net.body[0], "dilation", (2, 2))),
+    lambda: changed(lambda net: net.body.__setitem__(1, torch.nn.SiLU())),
+    lambda: changed(lambda net: net.body.append(torch.nn.Tanh())),
+    lambda: changed(lambda net: net.body[0].bias.data.add_(1)),
+    lambda: changed(lambda net: setattr(net.body[0], "bias", None)),
+]
+
+
+def test_a_module_is_its_classes_attributes_and_tensors() -> None:
+    hashes = [fingerprint(make()) for make in NETS]
+    assert len(set(hashes)) == len(NETS)
+    assert hashes == [fingerprint(make()) for make in NETS]
+
+
+def test_what_does_not_change_the_values_of_a_module_is_left_out() -> None:
+    net = Net()
+    before = fingerprint(net)
+    net.register_forward_hook(lambda *_: None)
+    net.register_forward_pre_hook(lambda *_: None)
+    net.body[0].register_full_backward_hook(lambda *_: None)
+    net.body[0].weight = torch.nn.Parameter(net.body[0].weight.detach().clone(), requires_grad=False)
+    net.body[0].weight.grad = torch.ones_like(net.body[0].weight)
+    net.compile(backend="eager")
+    assert fingerprint(net) == before
+    assert fingerprint(copy.deepcopy(Net())) == before
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.nn.LSTM(2, 3),
+        lambda: torch.nn.TransformerEncoderLayer(4, 2, activation=torch.nn.functional.gelu),
+        lambda: torch.nn.BatchNorm2d(3),
+        lambda: torch.nn.Upsample(scale_factor=2, mode="nearest"),
+        lambda: torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(2, 2)),
+    ],
+)
+def test_modules_of_torch_can_be_hashed(make: Callable[[], torch.nn.Module]) -> None:
+    net = make()
+    before = fingerprint(net)
+    assert fingerprint(copy.deepcopy(net)) == before
+    state = net.state_dict()
+    next(value for value in state.values() if value.is_floating_point()).add_(1) if state else None
+    assert (fingerprint(net) != before) == bool(state)
+
+
+def test_a_module_hashes_alike_in_another_process() -> None:
+    code = (
+        "from tests.workbench.test_fingerprint import Net, FUNCTIONS; "
+        "from workbench.fingerprint import fingerprint as f; print(f(Net(), FUNCTIONS[:16], {'a', 'b', 'c'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    here = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == here.stdout
+
+
+# -- refusals -----------------------------------------------------------------------------------------
+
+
+def refusals() -> Iterator[tuple[object, str]]:
+    net = Net()
+    net.lock = threading.Lock()  # type: ignore[assignment]
+    yield Pair(Pair(None, net)), "posterior.a.b.lock"
+    inner = Net()
+    inner.body[1].lock = threading.Lock()  # type: ignore[union-attr, assignment]
+    yield Pair(inner), "posterior.a.body.1.lock"
+    yield Pair([0, {"k": iter([1])}]), r"posterior.a\[1\]\['k'\]"
+    lock = threading.Lock()
+    yield Pair(lambda: lock), "posterior.a.lock"
+    yield Pair(functools.partial(pow, lock)), r"posterior.a.args\[0\]"
+    yield Pair(torch.ones(2, device="meta")), "posterior.a"
+
+
+@pytest.mark.parametrize(("value", "path"), list(refusals()))
+def test_what_cannot_be_hashed_is_named_by_its_path(value: object, path: str) -> None:
+    with pytest.raises(TypeError, match=f"^`{path}` must be made of what can be hashed, got .*Keep tensors"):
+        fingerprint(value, name="posterior")
+
+
 def test_what_cannot_be_hashed_is_refused() -> None:
-    with pytest.raises(TypeError, match="made of what can be hashed"):
+    with pytest.raises(TypeError, match="`value` must be made of what can be hashed"):
         fingerprint(iter([1]))
+    with pytest.raises(TypeError, match=r"`value\[1\]` must be made of what can be hashed"):
+        fingerprint(0, iter([1]))

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -6,25 +5,14 @@ import pytest
 import torch
 import xarray
 
-from operators.grid import Grid, TimeAxis
+from operators.grid import Grid
 from operators.space import Space
-from workbench.draws import MappedDraws
+from tests.samples_cases import GRID, MOVIE, SPACES, samples_of, tensor_of, values
 from workbench.kinds import Kind
 from workbench.samples import Samples
 from workbench.store import Draws, TensorDraws
 from workbench.volume import Volume
 
-GRID = Grid.from_spacing((3, 4, 5), (5.0, 2.0, 1.0), centre=(1.0, 2.0, 3.0)).flip(1)
-MOVIE = GRID.with_time(TimeAxis(2, 0.5, 1.0))
-SPACES = {
-    "real": Space.field(GRID),
-    "complex": Space.field(GRID, is_complex=True),
-    "vector": Space.vectors(MOVIE),
-    "time": Space.field(MOVIE),
-    "components": Space.field(GRID, components=(2,)),
-    "many components": Space.field(GRID, components=(2, 3)),
-    "no grid": Space((7,)),
-}
 SMALL = [1, 1000, 10_000, 2**26]
 
 
@@ -49,33 +37,6 @@ class Counted(Draws):
         self.largest = max(self.largest, found.nbytes)
         self.read_in_all += found.nbytes
         return found
-
-
-def tensor_of(space: Space, count: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (count, *space.shape)
-    if space.classes is not None:
-        return torch.randint(0, space.classes, shape, generator=generator)
-    dtype = dtype.to_complex() if space.is_complex else dtype
-    return torch.randn(shape, dtype=dtype, generator=generator)
-
-
-def samples_of(
-    space: Space, count: int = 11, *, weighted: bool = False, dtype: torch.dtype = torch.float64
-) -> tuple[Samples, torch.Tensor, torch.Tensor]:
-    """Return samples, their tensor and their weights."""
-    x = tensor_of(space, count, dtype)
-    log_weights = (
-        torch.randn(count, generator=torch.Generator().manual_seed(1)).double() if weighted else None
-    )
-    kind = Kind.WEIGHTED_ENSEMBLE if weighted else Kind.EXACT_SAMPLE
-    samples = Samples(x, space, kind, log_weights=log_weights, unit="1/mm", frame="mni", record={"seed": 3})
-    w = np.ones(count) if log_weights is None else np.exp(log_weights.numpy())
-    return samples, x, torch.from_numpy(w / w.sum())
-
-
-def values(result: Volume | torch.Tensor) -> torch.Tensor:
-    return result.data if isinstance(result, Volume) else result
 
 
 # -- what they are -------------------------------------------------------------------------------------
@@ -336,112 +297,3 @@ def test_axes_of_every_space(name: str) -> None:
         assert dataset.draws.dims[1:] == dims[name]
     dataset.draws.values[:] = 0
     assert bool((x != 0).all())
-
-
-# -- what is refused -----------------------------------------------------------------------------------
-
-
-def make(**changes: Any) -> Samples:
-    arguments: dict[str, Any] = {
-        "draws": tensor_of(SPACES["real"], 3),
-        "space": SPACES["real"],
-        "kind": Kind.EXACT_SAMPLE,
-        "log_weights": None,
-        **changes,
-    }
-    return Samples(arguments.pop("draws"), arguments.pop("space"), arguments.pop("kind"), **arguments)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"draws": np.zeros((3, 3, 4, 5))},
-            r"`draws` must be a torch.Tensor or a store's draws, got ndarray",
-        ),
-        ({"draws": torch.zeros(3, 4, 5)}, r"`draws` must have shape \(n, 3, 4, 5\).*draw\[None\]"),
-        ({"draws": torch.zeros(2, 3, 4, 6)}, r"`draws` must have shape \(..., 3, 4, 5\), got \(2, 3, 4, 6\)"),
-        ({"draws": torch.zeros(2, 2, 3, 4, 5)}, r"`draws` must have shape \(n, 3, 4, 5\) with n >= 1"),
-        ({"draws": torch.zeros(2, 3, 4, 5, dtype=torch.complex64)}, "`draws` must be real"),
-        ({"draws": TensorDraws(torch.zeros(0, 3, 4, 5))}, "with n >= 1"),
-        (
-            {"draws": TensorDraws(torch.zeros(2, 3, 4, 5).half())},
-            "`draws` must be of a dtype for a scalar field",
-        ),
-        ({"space": GRID}, "`space` must be a Space, got Grid"),
-        ({"kind": "guess"}, "`kind` must be a Kind: exact sample, .*, got 'guess'"),
-        ({"log_weights": torch.zeros(2)}, r"`log_weights` must be a real tensor of shape \(3,\), got \(2,\)"),
-        ({"log_weights": [0.0, 0.0, 0.0]}, r"`log_weights` must be a real tensor of shape \(3,\), got list"),
-        ({"log_weights": torch.full((3,), -torch.inf)}, "must be numbers or -inf, one of them finite"),
-        ({"log_weights": torch.tensor([0.0, torch.nan, 0.0])}, "must be numbers or -inf, one of them finite"),
-        ({"log_weights": torch.tensor([0.0, torch.inf, 0.0])}, "must be numbers or -inf, one of them finite"),
-        ({"unit": None}, "`unit` must be text of one line"),
-        ({"unit": "a\nb"}, "`unit` must be text of one line"),
-        ({"frame": "MNI"}, "`frame` must be one of scanner, .*, got 'MNI'"),
-        ({"record": {"a": torch.zeros(1)}}, "`record` must be JSON-able, got .*Keep to text"),
-    ],
-)
-def test_what_is_not_samples(change: dict[str, Any], message: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        make(**change)
-
-
-@pytest.mark.parametrize(
-    ("space", "ask", "message"),
-    [
-        ("complex", lambda s: s.quantile(0.5), r"must be real for quantile\(\).*samples.map\(torch.abs"),
-        ("tokens", lambda s: s.mean(), r"must be numbers for mean\(\), got token field.*frequencies\(\)"),
-        ("tokens", lambda s: s.sd(), r"must be numbers for sd\(\), got token field.*frequencies\(\)"),
-        ("tokens", lambda s: s.quantile(0.5), r"must be numbers for quantile\(\)"),
-        ("real", lambda s: s.frequencies(), r"must be tokens for frequencies\(\), got scalar field"),
-        ("real", lambda s: s[:1].sd(), r"must be two or more for sd\(\), got one draw"),
-        ("real", lambda s: s.quantile(1.5), r"`q` must be a number in 0..1"),
-        ("real", lambda s: s.quantile([]), r"`q` must be a number in 0..1"),
-        ("real", lambda s: s.quantile("0.5"), r"`q` must be a finite number"),
-        ("real", lambda s: s.quantile([0.5, -0.5]), r"`q` must be a finite number >= 0"),
-        ("real", lambda s: s.mean(block_bytes=0), r"`block_bytes` must be an integer >= 1"),
-        ("real", lambda s: s["a"], r"`index` must be an integer or a slice, got 'a'"),
-        ("real", lambda s: s[True], r"`index` must be an integer or a slice, got True"),
-        ("real", lambda s: s[[0, 1]], r"`index` must be an integer or a slice.*\.select"),
-        ("real", lambda s: s[3:3], r"`indices` must name one draw at least"),
-        ("real", lambda s: s.select("01"), r"`indices` must be a sequence of integers"),
-        ("real", lambda s: s.select([0.5]), r"`indices` must be integers"),
-        ("real", lambda s: s.select([True, False]), r"`indices` must be integers.*mask is a tensor"),
-        ("real", lambda s: s.select(torch.ones(2, dtype=torch.bool)), r"`indices` must have shape \(11,\)"),
-        ("real", lambda s: s.map("abs"), r"`function` must be callable"),
-        ("real", lambda s: s.map(lambda x: 3), r"`function` must return a torch.Tensor, got int"),
-        ("real", lambda s: s.map(lambda x: x.sum(1), pointwise=True), r"`function` must keep the shape"),
-        ("real", lambda s: s.map(torch.abs, space=SPACES["vector"]), r"`draws` must have shape"),
-        ("real", lambda s: s.map(lambda x: x > 0), r"`draws` must be of a dtype"),
-        ("real", lambda s: s.map(_fickle()).tensor(), r"`function` must return \(3, 4, 5\).*of draw 0"),
-    ],
-)
-def test_what_cannot_be_asked(space: str, ask: Callable[[Samples], object], message: str) -> None:
-    known = {**SPACES, "tokens": Space.tokens(GRID, 3)}
-    with pytest.raises((TypeError, ValueError), match=message):
-        ask(samples_of(known[space])[0])
-
-
-def _fickle() -> Callable[[torch.Tensor], torch.Tensor]:
-    shapes = iter([3, 2, 2])
-    return lambda x: x[: next(shapes)]
-
-
-def test_a_point_estimate_has_no_spread_but_a_mean() -> None:
-    one = make(kind=Kind.POINT_ESTIMATE)
-    for ask in (one.sd, lambda: one.quantile(0.5)):
-        with pytest.raises(ValueError, match="got a point estimate. It has no spread that says anything"):
-            ask()
-    assert isinstance(one.mean(), Volume)
-    assert isinstance(make(kind=Kind.SYNTHETIC_EDIT).sd(), Volume)
-
-
-def test_all_the_weight_on_one_draw_has_no_spread() -> None:
-    weights = torch.tensor([0.0, -torch.inf, -torch.inf])
-    with pytest.raises(ValueError, match="`weights` must be spread over two draws or more"):
-        make(log_weights=weights).sd()
-
-
-def test_a_region_of_no_draws_has_its_shape() -> None:
-    mapped = MappedDraws(TensorDraws(torch.zeros(2, 3, 4)), torch.abs, False)
-    assert mapped.read(slice(0, 0), (slice(1, 2),)).shape == (0, 1, 4)

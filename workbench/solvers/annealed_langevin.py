@@ -11,6 +11,10 @@ with |B| the norm of the whitened operator (Song and Ermon 2019; the tempering a
 What is left of bias: steps of finite length (a share of about fraction / 2 of the variance in the
 stiffest direction), levels too far apart for `steps_per_level` steps, and sigma_min itself. It falls
 with a smaller fraction and more steps; nothing corrects for it, so its draws are approximate.
+
+Measured at the defaults from 3.0 down to 0.01, the exact law of the chain against the dense posterior of
+6 x 6 problems: CT has its mean off by 0.15 posterior sd (rms) and its sd 4-6 % high; a mask and a blur
+come closer.
 """
 
 from __future__ import annotations

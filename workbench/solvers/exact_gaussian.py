@@ -28,7 +28,7 @@ from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import Gaussian
 from workbench.random import Keys
-from workbench.solvers.base import Info, Solver
+from workbench.solvers.base import Cost, Info, Solver
 from workbench.solvers.gaussian_system import GaussianSystem
 
 __all__ = ["ExactGaussian", "ExactGaussianState"]
@@ -125,6 +125,11 @@ class ExactGaussian(Solver[ExactGaussianState]):
         prior = posterior.prior
         u: Tensor = prior.mean_like(v) + prior.root.apply(v)  # type: ignore[attr-defined]
         return u.to(posterior.like().dtype) if posterior.likelihood is not None else u
+
+    def cost(self, posterior: Posterior, plan: SolverPlan) -> Cost:
+        """Return what the right-hand side takes: A and its adjoint."""
+        del plan
+        return Cost(operator_calls=0 if posterior.likelihood is None else 2)
 
 
 def _wide(posterior: Posterior, like: Tensor) -> Tensor:

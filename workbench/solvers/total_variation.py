@@ -61,8 +61,10 @@ class TotalVariation(Solver[TotalVariationState]):
     """The image of least -log p(y | u) + weight * sum over voxels of |grad u|, per mm.
 
     `weight` is in mm / (unit of u): at 0 it is maximum likelihood. `lower` is a bound on the physical
-    image, such as 0 for attenuation. It ends after `iterations`, or where both residuals are below
-    `tolerance` of what they are made of. Isotropic; of a vector field each component by itself.
+    image, such as 0 for attenuation. It begins with `warm` iterations of least squares and ends after
+    `iterations`, or where the residuals of the optimality conditions are below `tolerance` of
+    |A| |p| + |D| |q| and of |K| |u|; the record says how far it came. Isotropic; of a vector field each
+    component by itself.
     """
 
     weight: float
@@ -141,11 +143,9 @@ class TotalVariation(Solver[TotalVariationState]):
             rho, move = rho * (1 - move), move * FADING
         elif costs[1] > LOPSIDED * costs[0]:
             rho, move = rho / (1 - move), move * FADING
-        shares = (
-            _share(primal, _norm(pull_a)),
-            _share(dual_a, _norm(image)),
-            _share(dual_d, _norm(slope)),
-        )
+        pull = norm_a * _norm(data_dual) + norm_d * _norm(slope_dual)
+        size = _norm(u)
+        shares = _share(primal, pull), _share(dual_a, norm_a * size), _share(dual_d, norm_d * size)
         values = {
             "objective": model.misfit(image) + self.weight * _magnitude(slope).double().flatten(1).sum(1),
             "residual": image.real.new_tensor(max(shares)).expand(u.shape[0]),
@@ -169,9 +169,9 @@ class TotalVariation(Solver[TotalVariationState]):
         return state.u
 
     def cost(self, posterior: Posterior, plan: SolverPlan) -> Cost:
-        """Return A and its adjoint at the start and in the first step."""
+        """Return A and its adjoint at the start, once around in least squares, and in the first step."""
         del posterior, plan
-        return Cost(operator_calls=4)
+        return Cost(operator_calls=6)
 
     def _projected(self, dual: Tensor) -> Tensor:
         """Return the nearest dual field of magnitude at most `weight` in every voxel."""

@@ -47,6 +47,32 @@ def own_law(posterior: Posterior, solver: AnnealedLangevin) -> Dense:
     return Dense(mean, (covariance + covariance.T) / 2)
 
 
+@pytest.mark.parametrize("name", ["mask", "blur", "ct", "coils"])
+@pytest.mark.parametrize("fraction", [0.2, 0.5])
+def test_the_plan_is_that_of_its_equations(name: str, fraction: float) -> None:
+    posterior = posterior_of(name, 6)
+    solver = AnnealedLangevin(3.0, 0.01, levels=5, steps_per_level=3, fraction=fraction)
+    square = float(torch.linalg.svdvals(real_matrix(posterior.measured.whitened[0])).max()) ** 2
+    assert square > 4  # far from 1: neither it nor its root can stand for the other
+    rows = list(solver.plan(posterior))
+    assert len(rows) == 15
+    for i, row in enumerate(rows):
+        sigma = 3.0 * (0.01 / 3.0) ** ((i // 3) / 4)
+        tempering = 1 / (1 + sigma**2 * square)
+        step = fraction / (1 / sigma**2 + tempering * square)
+        assert row.number("sigma") == pytest.approx(sigma, rel=1e-12)
+        # A norm that is found by iteration is good to 1e-6 of its square or so.
+        assert row.number("tempering") == pytest.approx(tempering, rel=1e-4)
+        assert row.number("step") == pytest.approx(step, rel=1e-4)
+
+
+def test_the_plan_without_a_measurement_is_that_of_the_prior() -> None:
+    posterior = Posterior(prior_on(posterior_of("mask").space))
+    for row in AnnealedLangevin(2.0, 0.5, levels=3, steps_per_level=1).plan(posterior):
+        assert row.number("tempering") == 1
+        assert row.number("step") == pytest.approx(0.2 * row.number("sigma") ** 2)
+
+
 @pytest.mark.parametrize("name", ["mask", "blur"])
 def test_draws_follow_the_law_of_the_chain(name: str) -> None:
     posterior = posterior_of(name, 6)
