@@ -164,7 +164,7 @@ def _fingerprint(
         "dtype": str(like.dtype),
         "device": like.device.type,
     }
-    return " ".join(f"{name}={fingerprint(value)[:16]}" for name, value in parts.items())
+    return " ".join(f"{name}={fingerprint(value, name=name)[:16]}" for name, value in parts.items())
 
 
 def _planned(solver: Solver[Any], posterior: Posterior) -> SolverPlan:

@@ -99,9 +99,9 @@ def test_a_peak_of_an_earlier_look_is_kept() -> None:
 @pytest.mark.parametrize(
     ("limit", "passed", "message"),
     [
-        (1 / 3, 12.3456, "budget of 0.333 seconds is exhausted: 12.3 have passed"),
-        (60, 4321.4, "budget of 60 seconds is exhausted: 432[12] have passed"),
-        (0.00123456, 0.0456789, r"budget of 0.00123 seconds is exhausted: 0\.0\d\d\d? have passed"),
+        (1 / 3, 12.3456, "budget of 0.333 seconds is exhausted: 12\\.\\d have passed"),
+        (60, 4321.4, "budget of 60 seconds is exhausted: 43\\d\\d have passed"),
+        (0.00123456, 0.0456789, r"budget of 0.00123 seconds is exhausted: 0\.\d+ have passed"),
     ],
 )
 def test_look_enforces_seconds(limit: float, passed: float, message: str) -> None:
