@@ -101,7 +101,8 @@ def test_modules_of_torch_can_be_hashed(make: Callable[[], torch.nn.Module]) -> 
 
 def test_a_module_hashes_alike_in_another_process() -> None:
     code = (
-        "from tests.workbench.test_fingerprint import Net, FUNCTIONS; "
+        "from tests.workbench.test_fingerprint import FUNCTIONS; "
+        "from tests.workbench.test_fingerprint_modules import Net; "
         "from workbench.fingerprint import fingerprint as f; print(f(Net(), FUNCTIONS[:16], {'a', 'b', 'c'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
