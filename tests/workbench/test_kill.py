@@ -13,7 +13,8 @@ import torch
 
 pytest.importorskip("zarr")
 
-RUN = """
+# One process loads everything once and forks: each run is a process of its own, killed from within.
+RUNS = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
@@ -31,46 +32,52 @@ class Kill(Callback):
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-folder, after, every = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-solver = AnnealedLangevin(2.0, 0.05, levels=4, steps_per_level=5)
-samples = sample(
-    posterior_of("ct", dtype=torch.float32), solver, draws=7, seed=3, microbatch=3,
-    store=ZarrStore(folder), checkpoint_seconds=every, callbacks=[Trajectory(), Kill(after)],
-)
-torch.save(samples.tensor(), folder + ".pt")
+def run(folder, after, every):
+    solver = AnnealedLangevin(2.0, 0.05, levels=4, steps_per_level=5)
+    samples = sample(
+        posterior_of("coils", dtype=torch.float32), solver, draws=7, seed=3, microbatch=3,
+        store=ZarrStore(folder), checkpoint_seconds=every, callbacks=[Trajectory(), Kill(after)],
+    )
+    torch.save(samples.tensor(), folder + ".pt")
+
+for job in sys.argv[1:]:
+    folder, after, every = job.split("|")
+    child = os.fork()
+    if child == 0:
+        run(folder, int(after), float(every))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-STEPS = 60  # three microbatches of twenty
 
 
-def run(folder: Path, after: int, every: float) -> int:
-    command = [sys.executable, "-c", RUN, str(folder), str(after), str(every)]
-    return subprocess.run(command, cwd=Path(__file__).parents[2], check=False, timeout=120).returncode
+def runs(*jobs: tuple[Path, int, float]) -> list[int]:
+    """Run each (folder, killed after so many steps, seconds between checkpoints); return the exit codes."""
+    command = [sys.executable, "-c", RUNS, *(f"{folder}|{after}|{every}" for folder, after, every in jobs)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=250
+    )
+    assert done.returncode == 0, done.stderr
+    return [int(code) for code in done.stdout.split()]
+
+
+def result(folder: Path) -> torch.Tensor:
+    values: torch.Tensor = torch.load(f"{folder}.pt", weights_only=True)
+    return values
 
 
 @pytest.mark.slow
 def test_killed_at_ten_random_steps_it_ends_bit_by_bit_the_same(tmp_path: Path) -> None:
-    assert run(tmp_path / "whole", 0, 1e9) == 0
-    whole = torch.load(tmp_path / "whole.pt", weights_only=True)
     generator = random.Random(11)
-    folder, killed = tmp_path / "killed", 0
-    while True:
-        # At most a seventh of the steps are done between two kills, so that ten fall into the run.
-        code = run(folder, generator.randint(2, 8) if killed < 10 else 0, 0.0)
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL
-        killed += 1
-    assert killed == 10
-    assert torch.equal(torch.load(tmp_path / "killed.pt", weights_only=True), whole)
+    # Sixty steps; at most five between two kills, so that all ten fall into the run.
+    kills = [(tmp_path / "killed", generator.randint(2, 5), 0.0) for _ in range(10)]
+    codes = runs((tmp_path / "whole", 0, 1e9), *kills, (tmp_path / "killed", 0, 0.0))
+    assert codes == [0] + [-signal.SIGKILL] * 10 + [0]
+    assert torch.equal(result(tmp_path / "killed"), result(tmp_path / "whole"))
 
 
 @pytest.mark.slow
 def test_killed_between_two_checkpoints_it_goes_back_and_ends_the_same(tmp_path: Path) -> None:
-    assert run(tmp_path / "whole", 0, 1e9) == 0
     # No checkpoint within a batch: what was done of the second is lost, and done again.
-    assert run(tmp_path / "killed", 33, 1e9) == -signal.SIGKILL
-    assert run(tmp_path / "killed", 0, 1e9) == 0
-    assert torch.equal(
-        torch.load(tmp_path / "killed.pt", weights_only=True),
-        torch.load(tmp_path / "whole.pt", weights_only=True),
-    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert runs((whole, 0, 1e9), (killed, 33, 1e9), (killed, 0, 1e9)) == [0, -signal.SIGKILL, 0]
+    assert torch.equal(result(killed), result(whole))
