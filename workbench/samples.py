@@ -321,7 +321,7 @@ class Samples:
             raise type_error("samples", f"be numbers for {method}()", self._space.kind, remedy)
 
     def _refuse_point_estimate(self, method: str) -> None:
-        if self._kind is Kind.POINT_ESTIMATE:
+        if not self._kind.has_spread:
             raise value_error(
                 "samples",
                 f"be draws for {method}()",

@@ -100,13 +100,13 @@ def _fickle() -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda x: x[: next(shapes)]
 
 
-def test_a_point_estimate_has_no_spread_but_a_mean() -> None:
-    one = make(kind=Kind.POINT_ESTIMATE)
-    for ask in (one.sd, lambda: one.quantile(0.5)):
-        with pytest.raises(ValueError, match="got a point estimate. It has no spread that says anything"):
+@pytest.mark.parametrize("kind", [kind for kind in Kind if not kind.has_spread])
+def test_what_is_no_sample_has_no_spread_but_a_mean(kind: Kind) -> None:
+    answers = make(kind=kind)
+    for ask in (answers.sd, lambda: answers.quantile(0.5)):
+        with pytest.raises(ValueError, match=f"got a {kind}. It has no spread that says anything"):
             ask()
-    assert isinstance(one.mean(), Volume)
-    assert isinstance(make(kind=Kind.SYNTHETIC_EDIT).sd(), Volume)
+    assert isinstance(answers.mean(), Volume)
 
 
 def test_all_the_weight_on_one_draw_has_no_spread() -> None:

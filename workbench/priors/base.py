@@ -147,4 +147,6 @@ def _level(sigma: float | Tensor, z: Tensor, batch: torch.Size) -> Tensor:
             "sigma", f"be one number or have the batch shape {tuple(batch)}", tuple(sigma.shape)
         )
     check_finite(sigma, "sigma")
+    if bool((sigma < 0).any()):
+        raise value_error("sigma", "be >= 0", float(sigma.min()))
     return sigma.to(device=z.device, dtype=real).expand(batch)

@@ -312,7 +312,9 @@ def _decomposed(space: Space, covariance: Tensor) -> tuple[Tensor, Tensor]:
         found = f"a smallest eigenvalue of {lowest:.3g}"
         remedy = "Add a multiple of the identity, or set negative eigenvalues to zero."
         raise value_error("covariance", "be positive semi-definite", found, remedy)
-    return torch.where(values > rounding * values.max(), values, 0.0), vectors
+    # What the input's precision rounded is noise about an eigenvalue, and no reason to take it for zero.
+    floor = 10 * space.size * torch.finfo(torch.float64).eps * float(values.abs().max())
+    return torch.where(values > floor, values, 0.0), vectors
 
 
 def _eigen_of(adjoint: LinearOperator) -> _Eigen | None:

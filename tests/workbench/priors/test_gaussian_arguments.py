@@ -149,3 +149,16 @@ def test_bad_arguments_of_methods_are_named() -> None:
         prior.covariance_product(z[..., :3])
     with pytest.raises(TypeError, match="`u` must be real"):
         prior.log_density(z * 1j)
+
+
+def test_a_single_precision_covariance_keeps_its_small_variances() -> None:
+    variances = torch.full((200,), 1e-3)
+    variances[0] = 1.0
+    prior = DenseGaussian(Space((200,)), 0.0, torch.diag(variances))
+    assert torch.allclose(prior.marginal_sd(), variances.double().sqrt(), rtol=1e-5)
+
+
+def test_a_negative_level_is_refused_in_a_tensor_too() -> None:
+    prior = DenseGaussian(Space((2,)), 0.0, torch.eye(2))
+    with pytest.raises(ValueError, match="`sigma` must be >= 0"):
+        prior.denoise(torch.ones(3, 2), torch.tensor([1.0, -1.0, 1.0]))
