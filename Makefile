@@ -87,7 +87,7 @@ bench: ## nothing yet
 	@echo "make bench: no benchmark exists yet; nothing was measured."
 
 verify: .venv/.dev ## the dot-product error of every operator, as a table
-	@echo "== verify: adjoints. Samplers are held against closed forms by make test."
+	@echo "== verify: adjoints. No sampler is verified here yet: there is none."
 	$(PY) -m tests.adjoint_table
 
 notebooks: ## nothing yet
