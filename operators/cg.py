@@ -176,11 +176,11 @@ def conjugate_gradient(
     b: Tensor,
     *,
     start: Tensor | None = None,
-    tolerance: float | None = None,
+    tolerance: float | Tensor | None = None,
     max_iterations: int = 1000,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> CGResult:
-    """Solve G x = b for `b` (batch, ...) from `start`, to `tolerance` * ||b|| per sample.
+    """Solve G x = b for `b` (batch, ...) from `start`, to `tolerance` (one or one each) * ||b|| per sample.
 
     `callback(iteration, relative_residual)` is called after each iteration.
     """

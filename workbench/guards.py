@@ -31,16 +31,23 @@ def diverged_rows(state: object, info: Info, batch: int, wanted: int) -> list[in
 
     Infinities are let pass in a state: a log-weight of -inf and a bound of inf are numbers to go on with.
     """
-    _, tensors = pack(state)
+    _, packed = pack(state)
+    tensors = [t for t in packed.values() if (t.is_floating_point() or t.is_complex()) and t.numel() > 0]
+    # aminmax propagates NaN: one read, no mask in memory; and all are asked for at once, for a GPU's sake.
+    flags = [torch.isnan(torch.aminmax(_components(tensor))[0]) for tensor in tensors]
+    estimate = (
+        info.estimate if isinstance(info.estimate, Tensor) and info.estimate.dtype != torch.int64 else None
+    )
+    if estimate is not None:
+        low, high = torch.aminmax(_components(estimate))
+        flags.append(~(torch.isfinite(low) & torch.isfinite(high)))
+    if not flags or not bool(torch.stack([flag.to(flags[0].device) for flag in flags]).any()):
+        return []
     bad: set[int] = set()
-    for tensor in tensors.values():
-        if (tensor.is_floating_point() or tensor.is_complex()) and _has_nan(tensor):
-            bad |= _rows(torch.isnan(tensor), batch)
-    if isinstance(info.estimate, Tensor) and info.estimate.dtype != torch.int64:
-        real = _components(info.estimate)
-        low, high = torch.aminmax(real)
-        if not bool(torch.isfinite(low) & torch.isfinite(high)):
-            bad |= _rows(~torch.isfinite(info.estimate), batch)
+    for tensor in tensors:
+        bad |= _rows(torch.isnan(tensor), batch)
+    if estimate is not None:
+        bad |= _rows(~torch.isfinite(estimate), batch)
     return sorted(row for row in bad if row < wanted)
 
 
@@ -54,11 +61,6 @@ def available_memory() -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
-
-
-def _has_nan(tensor: Tensor) -> bool:
-    # aminmax propagates NaN: one read, no mask in memory.
-    return tensor.numel() > 0 and bool(torch.isnan(torch.aminmax(_components(tensor))[0]))
 
 
 def _components(tensor: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from operators.checks import check_count, check_number
-from operators.errors import type_error
+from operators.errors import type_error, value_error
 
 __all__ = ["Budget", "BudgetError", "BudgetExhausted", "Ledger", "peak_memory", "reset_peak_memory"]
 
@@ -98,6 +98,14 @@ class Ledger:
             if limit is not None and total > limit:
                 self._exhausted(limit_name, f"{total} are needed now", limit)
         setattr(self, name, getattr(self, name) + number)
+
+    def foresee(self, needed: Mapping[str, int]) -> None:
+        """Raise BudgetError if the budget does not have left what is `needed`, by its names."""
+        for name, more in needed.items():
+            limit, spent = getattr(self._budget, name), getattr(self, name)
+            if limit is not None and spent + more > limit:
+                wanted = f"allow at least {spent + more}: {spent} are spent, and {more} or more are to come"
+                raise BudgetError(str(value_error(f"budget.{name}", wanted, limit, "Raise it.")))
 
     def start_clock(self) -> None:
         """Let the seconds run, after those of earlier sessions of the same run."""

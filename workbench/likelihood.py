@@ -21,28 +21,21 @@ from torch import Tensor
 from operators import linalg
 from operators.affine import Affine
 from operators.base import Operator
-from operators.batch import column
+from operators.batch import column, dots
 from operators.checks import check_count, check_finite, check_number
 from operators.constant import Constant, moved, single_device
 from operators.errors import type_error, value_error
 from operators.grid import Grid
 from operators.linear import LinearOperator, Scaled
 from operators.space import Space
+from workbench.laplacian import BatchTrace, probed_trace, second_derivative
 from workbench.newton import Map, proximal
-from workbench.noise.base import GaussianForm, Noise, Value, detached, device_named, per_sample
+from workbench.noise.base import GaussianForm, Noise, Value, counted, detached, device_named, per_sample
 from workbench.random import Keys
 
 __all__ = ["BatchTrace", "Likelihood"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class BatchTrace:
-    """A trace per batch element and the standard error of its estimate, 0 where it is exact."""
-
-    value: Tensor
-    standard_error: Tensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,6 +57,8 @@ class Likelihood:
             remedy = "White noise: Gaussian(sigma)."
             raise type_error("noise", "be a Noise", type(self.noise).__name__, remedy)
         codomain = self.operator.codomain
+        if isinstance(self.data, Tensor):
+            object.__setattr__(self, "data", counted(self.data))
         self.noise.check(self.data, codomain)
         object.__setattr__(self, "data", detached(self.data))
         if self.offset is not None:
@@ -163,16 +158,9 @@ class Likelihood:
             trace = self._gaussian_trace(probes, seed)
             value = torch.tensor([-trace.value, trace.standard_error], dtype=torch.float64, device=x.device)
             return BatchTrace(value[0].expand(batch), value[1].expand(batch))
-        hessian = self._hessian(x)
-        quotients = []
-        for index in range(probes):
-            v = linalg.signs(self.domain.shape, seed=seed, index=2 * index, like=x)
-            if x.is_complex():
-                v = v + 1j * linalg.signs(self.domain.shape, seed=seed, index=2 * index + 1, like=x)
-            v = v.expand(x.shape)
-            quotients.append(self.domain.inner(v, hessian(v)).real)
-        found = torch.stack(quotients)
-        return BatchTrace(found.mean(dim=0), found.std(dim=0) / probes**0.5)
+        m, data = self._predicted(x), self._served("data", x)
+        hessian = second_derivative(self.operator, self.noise, x, m, data)
+        return probed_trace(self.domain, hessian, x, probes, seed)
 
     def prox(
         self, c: Tensor, r: Value, *, tolerance: float | None = None, max_iterations: int | None = None
@@ -180,10 +168,10 @@ class Likelihood:
         """Return argmin_x -log p(y | x) + |x - c|^2 / (2 r^2); `r` broadcasts over the batch axes.
 
         Linear-Gaussian: one `normal_solve`, differentiable, with its `tolerance` and `max_iterations`
-        (1000). Else Newton-CG from c, until the gradient has fallen to `tolerance` (1e-4 in single, 1e-8
-        in double precision) of its first, in at most `max_iterations` (200): fast for a log-concave law of a
-        linear A, linearly else, and to a local minimum where the problem is not convex. Both warn where
-        they stop short.
+        (1000). Else Newton-CG from c to within `tolerance` (1e-4 in single, 1e-8 in double precision)
+        standard deviations of exp(-what is minimised), root mean square, in at most `max_iterations` (200)
+        steps: fast for a log-concave law of a linear A, linearly else, and to a local minimum where the
+        problem is not convex. Both warn where they stop short.
         """
         self._check(c, "c")
         r = per_sample(r, "r", c.shape[: c.ndim - self.domain.ndim], c)
@@ -272,22 +260,6 @@ class Likelihood:
         factor = square * (2 if operator.over_complex else 1)
         return linalg.TraceEstimate(factor * trace.value, factor * trace.standard_error)
 
-    def _hessian(self, x: Tensor) -> Map:
-        """Return v -> H v, the second derivative of log p(y | x), the curvature of A included."""
-        m, data, operator = self._predicted(x), self._served("data", x), self.operator
-        score = self.noise.score(m, data)
-
-        def apply(v: Tensor) -> Tensor:
-            bent = self.noise.curvature(m, data, operator.apply_jvp(x, v))
-            through = -operator.apply_vjp(x, bent)
-            if self.is_linear:
-                return through
-            _, second, *_ = torch.func.jvp(lambda at: operator.apply_vjp(at, score), (x,), (v,))
-            total: Tensor = through + second
-            return total
-
-        return apply
-
     def _solved(
         self, c: Tensor, z: Tensor, r: Value, tolerance: float | None, max_iterations: int | None
     ) -> Tensor:
@@ -312,17 +284,30 @@ class Likelihood:
 
             return -operator.apply_vjp(x, self.noise.score(m, data)), curvature
 
+        centre = c.reshape(-1, *self.domain.shape)
         if isinstance(r, Tensor):
             r = r.expand(c.shape[: c.ndim - self.domain.ndim]).reshape(-1)
         result = proximal(
             lambda x: -self._log_likelihood(x),
             linearise,
-            c.reshape(-1, *self.domain.shape),
+            centre,
             r,
+            towards=self._away(centre, data),
             tolerance=tolerance,
             max_iterations=max_iterations,
         )
         return result.solution.reshape(c.shape)
+
+    def _away(self, x: Tensor, data: Tensor) -> Tensor | None:
+        """Return the step d to likelier predictions from maxima of -log p, which no gradient leaves."""
+        target = self.noise.escape(self._predicted(x), data)
+        if target is None:
+            return None
+        d = self.operator.apply_vjp(x, target)
+        image = self.operator.apply_jvp(x, d)
+        # The length that fits J d to the target best.
+        square = dots(image, image)
+        return d * column(torch.where(square > 0, dots(d, d) / torch.where(square > 0, square, 1.0), 0.0), d)
 
     def _check(self, x: Tensor, argument: str) -> None:
         self.operator._check(x, self.domain, argument)

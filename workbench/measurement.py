@@ -21,7 +21,7 @@ from operators.errors import type_error, value_error
 from operators.grid import Grid
 from workbench.calibration import Calibration
 from workbench.likelihood import Likelihood
-from workbench.noise.base import Noise
+from workbench.noise.base import Noise, counted
 
 __all__ = ["Geometry", "Measurement", "Provenance"]
 
@@ -62,7 +62,10 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """`data` taken in a `geometry` under a law of `noise`; `calibration` is applied in order."""
+    """`data` taken in a `geometry` under a law of `noise`; `calibration` is applied in order.
+
+    Integer data, such as counts, are kept as floats that hold them exactly.
+    """
 
     data: Tensor
     geometry: Geometry
@@ -71,6 +74,8 @@ class Measurement:
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
+        if isinstance(self.data, Tensor):
+            object.__setattr__(self, "data", counted(self.data))
         check_tensor(self.data, "data")
         check_finite(self.data, "data")
         if not isinstance(self.geometry, Geometry):

@@ -1,9 +1,17 @@
-"""Newton's method with conjugate gradients (Newton-CG) for a smooth function of each sample of a batch.
+"""The prox of a smooth function by Newton's method with conjugate gradients, for each sample of a batch.
 
-    H p = -g by conjugate gradients,    x <- x + t p,    t = 1, 1/2, 1/4, ... (Armijo)
+    F(x) = f(x) + |x - c|^2 / (2 r^2),    g = F'(x),    H = f''(x) + 1 / r^2
+    H p = -g by conjugate gradients,      x <- x + t p,  t = 1, 1/2, 1/4, ... (Armijo)
 
-H >= 0 is the curvature or a bound on it from above: where the function is not convex, H has to be
-made so by whoever states it, and p still descends. Each sample has its own t and stops by itself.
+f'' >= 0 is the curvature or a bound on it from above: where f is not convex, it has to be made so by
+whoever states it, and p still descends. Each sample has its own t and stops by itself, at
+
+    e^2 = (g^T H^-1 g) / n  <=  tolerance^2
+
+which is how far x is from the minimum of the quadratic model in standard deviations of exp(-F), root mean
+square over the n real components: no units, no scale of the start. With the iterate p and its residual
+s = -g - H p, g^T H^-1 g = -g^T p + s^T H^-1 s <= -g^T p + r^2 |s|^2. What a solve to the last digit leaves
+over does not count.
 """
 
 from __future__ import annotations
@@ -21,7 +29,7 @@ from operators.checks import check_count, check_number
 from operators.errors import ConvergenceWarning
 from workbench.noise.base import double
 
-__all__ = ["NewtonResult", "minimise", "proximal"]
+__all__ = ["NewtonResult", "proximal"]
 
 Map = Callable[[Tensor], Tensor]
 Linearise = Callable[[Tensor], tuple[Tensor, Map]]
@@ -31,56 +39,18 @@ ARMIJO = 1e-4
 HALVINGS = 30
 #: Conjugate gradients per step: what they leave unsolved, the next step solves.
 INNER_ITERATIONS = 200
+#: The loosest solve of a step, relative to |g|.
+LOOSE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class NewtonResult:
-    """What was reached, for each sample: |gradient| there relative to |gradient| at the start."""
+    """What was reached, for each sample: `error` is e before the last step, in standard deviations."""
 
     solution: Tensor
     iterations: int
-    relative_gradient: Tensor
+    error: Tensor
     converged: Tensor
-
-
-def minimise(
-    value: Map,
-    linearise: Linearise,
-    start: Tensor,
-    *,
-    tolerance: float | None = None,
-    max_iterations: int = 200,
-) -> NewtonResult:
-    """Minimise `value` from `start` (batch, ...) until each |gradient| is below `tolerance` times its first.
-
-    `value` gives one number per sample, in double precision; `linearise` the gradient at a point and
-    the curvature there as a map. The tolerance is 1e-4 in single, 1e-8 in double precision unless
-    given. A sample whose value cannot be decreased any further stops where it is.
-    """
-    check_count(max_iterations, "max_iterations")
-    precision = torch.finfo(start.dtype).eps
-    default = 1e-4 if precision > 1e-10 else 1e-8
-    goal = default if tolerance is None else check_number(tolerance, "tolerance", positive=True)
-    x, level = start, value(start)
-    gradient, curvature = linearise(x)
-    first = _norms(gradient)
-    relative = _relative(gradient, first)
-    active = relative > goal
-    iteration = 0
-    while iteration < max_iterations and bool(active.any()):
-        iteration += 1
-        masked = torch.where(column(active, gradient), gradient, 0.0)
-        # As accurate as the most advanced sample needs to keep the speed of Newton's method.
-        accuracy = min(0.1, max(float(relative[active].min()), 10 * precision))
-        solved = conjugate_gradient(curvature, -masked, tolerance=accuracy, max_iterations=INNER_ITERATIONS)
-        slope = dots(masked, solved.solution)
-        p = torch.where(column(slope < 0, x), solved.solution, -masked)
-        slope = torch.where(slope < 0, slope, -dots(masked, masked))
-        x, level, moved = _line_search(value, x, level, p, slope.double(), active)
-        gradient, curvature = linearise(x)
-        relative = torch.where(active, _relative(gradient, first), relative)
-        active = active & moved & (relative > goal)
-    return NewtonResult(x, iteration, relative, relative <= goal)
 
 
 def proximal(
@@ -89,14 +59,23 @@ def proximal(
     centre: Tensor,
     r: float | Tensor,
     *,
+    towards: Tensor | None = None,
     tolerance: float | None = None,
     max_iterations: int = 200,
 ) -> NewtonResult:
     """Minimise value(x) + |x - centre|^2 / (2 r^2) from the centre, for one `r` or one per sample.
 
-    It warns where it stops short.
+    `value` gives one number per sample, in double precision; `linearise` the gradient at a point and
+    the curvature there as a map. Where a step in the direction `towards` lowers what is minimised, it
+    starts there: a stationary centre may be a maximum. The tolerance is 1e-4 in single, 1e-8 in double
+    precision unless given. It warns where it stops short; what the precision of x cannot hold is not short.
     """
+    check_count(max_iterations, "max_iterations")
+    precision = torch.finfo(centre.dtype).eps
+    default = 1e-4 if precision > 1e-10 else 1e-8
+    goal = default if tolerance is None else check_number(tolerance, "tolerance", positive=True)
     pull = column(1 / (r * r), centre) if isinstance(r, Tensor) else 1 / (r * r)
+    root = _components(centre) ** 0.5
 
     def whole(x: Tensor) -> Tensor:
         way = x - centre
@@ -106,24 +85,66 @@ def proximal(
         gradient, curvature = linearise(x)
         return gradient + pull * (x - centre), lambda v: curvature(v) + pull * v
 
-    result = minimise(whole, linearised, centre, tolerance=tolerance, max_iterations=max_iterations)
-    if not bool(result.converged.all()):
-        worst = float(result.relative_gradient.max())
-        warnings.warn(
-            f"the prox stopped with the gradient at {worst:.2e} of its first after {result.iterations} "
-            "Newton steps. Raise `max_iterations`, lower `r`, relax `tolerance`, or use float64.",
-            ConvergenceWarning,
-            stacklevel=4,
+    x, level = centre, whole(centre)
+    if towards is not None:
+        away = _norms(towards) > 0
+        x, level, _ = _line_search(whole, x, level, towards, torch.zeros_like(level), -_blur(level, x), away)
+    gradient, curvature = linearised(x)
+    size = _norms(gradient)
+    accuracy = torch.full_like(size, LOOSE)
+    error = torch.full_like(size, torch.inf)
+    reached = torch.zeros_like(size, dtype=torch.bool)
+    active = ~reached
+    iteration = 0
+    while iteration < max_iterations and bool(active.any()):
+        iteration += 1
+        masked = torch.where(column(active, gradient), gradient, 0.0)
+        solved = conjugate_gradient(curvature, -masked, tolerance=accuracy, max_iterations=INNER_ITERATIONS)
+        slope = dots(double(masked), double(solved.solution))
+        unsolved = (r * solved.relative_residual.double() * size) ** 2
+        unsolved = torch.where(accuracy > 10 * precision, unsolved, 0.0)
+        p = torch.where(column(slope < 0, x), solved.solution, -masked)
+        slope = torch.where(slope < 0, slope, -(_norms(masked) ** 2))
+        before = error
+        error = torch.where(active, (unsolved - slope).sqrt() / root, error)
+        blur = _blur(level, x)
+        above = level
+        x, level, moved = _line_search(whole, x, level, p, slope, blur, active)
+        gradient, curvature = linearised(x)
+        reached = reached | (active & (error <= goal))
+        stalled = ~moved | ((above - level <= blur) & (error >= before))
+        active = active & ~reached & ~stalled
+        last, size = size, _norms(gradient)
+        # Quadratic convergence wants solves that become better as fast (Eisenstat and Walker 1996); at the
+        # end they have to be good enough to know the error.
+        near = torch.where(
+            error <= 10 * goal, 0.3 * goal * root / torch.where(size > 0, r * size, 1.0), LOOSE
         )
+        better = torch.where(last > 0, size / torch.where(last > 0, last, 1.0), 0.0) ** 2
+        accuracy = torch.minimum(better, near).clamp(min=10 * precision, max=LOOSE)
+    if not bool(reached.all()):
+        held = dots(x, curvature(x)).double().clamp(min=0).sqrt() / root
+        reached = reached | (~active & (error <= 4 * precision * held))
+    result = NewtonResult(x, iteration, error, reached)
+    _warn(result)
     return result
 
 
+def _warn(result: NewtonResult) -> None:
+    if not bool(result.converged.all()):
+        worst = float(result.error[~result.converged].max())
+        warnings.warn(
+            f"the prox stopped {worst:.2e} standard deviations from its minimum after {result.iterations} "
+            "Newton steps. Raise `max_iterations`, lower `r`, relax `tolerance`, or use float64.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+
+
 def _line_search(
-    value: Map, x: Tensor, level: Tensor, p: Tensor, slope: Tensor, active: Tensor
+    value: Map, x: Tensor, level: Tensor, p: Tensor, slope: Tensor, blur: Tensor, active: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the next point, its value and whether it is another one, per sample."""
-    # The value is a sum that rounding in the precision of x blurs: decreases below that are not seen.
-    blur = 10 * torch.finfo(x.dtype).eps * torch.where(torch.isfinite(level), level.abs(), 0.0)
     length = active.double()
     found = ~active
     best = level
@@ -141,9 +162,17 @@ def _line_search(
     return torch.where(factor > 0, x + factor * p, x), best, length > 0
 
 
+def _blur(level: Tensor, x: Tensor) -> Tensor:
+    """Return what rounding in the precision of x does to a sum of that size: less is not seen."""
+    return 10 * torch.finfo(x.dtype).eps * torch.where(torch.isfinite(level), level.abs(), 0.0)
+
+
+def _components(x: Tensor) -> int:
+    """Return the number of real components of a sample."""
+    return x[0].numel() * (2 if x.is_complex() else 1)
+
+
 def _norms(values: Tensor) -> Tensor:
-    return dots(values, values).double().sqrt()
-
-
-def _relative(gradient: Tensor, first: Tensor) -> Tensor:
-    return torch.where(first > 0, _norms(gradient) / torch.where(first > 0, first, 1.0), 0.0)
+    """Return |values| per sample, in double precision, where squares have room."""
+    wide = double(values)
+    return dots(wide, wide).sqrt()

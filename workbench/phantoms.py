@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from operators.checks import check_count
 from operators.grid import Grid
+from workbench.random import Keys
 from workbench.volume import Volume
 
 __all__ = ["WATER", "chest_phantom"]
@@ -91,18 +93,20 @@ def _ribs(points: Points, edge: float) -> Points:
 
 def _vessels(seed: int, count: int) -> list[Ellipsoid]:
     """Return strokes of blood in both lungs, thicker near the hilum."""
-    stream = np.random.Generator(np.random.Philox(key=[seed, 0]))
+    number = check_count(count, "vessels", minimum=0)
+    if number == 0:
+        return []
+    table = Keys(seed, (0,)).uniforms((number, 8), "vessels", like=torch.empty(0, dtype=torch.float64))[0]
     vessels = []
-    for _ in range(check_count(count, "vessels", minimum=0)):
-        side = stream.choice([-1.0, 1.0])
-        distance = stream.uniform(0.1, 0.85)
-        angle, height = stream.uniform(0, 2 * np.pi), stream.uniform(-60, 70)
+    for side, far, turn, rise, thick, *longer in table.tolist():
+        distance = 0.1 + 0.75 * far
+        angle = 2 * math.pi * turn
         centre = (
-            side * 66 + distance * 44 * float(np.cos(angle)),
-            5 + distance * 58 * float(np.sin(angle)),
-            height,
+            (66 if side < 0.5 else -66) + distance * 44 * math.cos(angle),
+            5 + distance * 58 * math.sin(angle),
+            -60 + 130 * rise,
         )
-        size = 1.5 + 4.0 * (1 - distance) * stream.uniform(0.4, 1.0)
-        stretch = stream.uniform(1.0, 3.5, size=3)
+        size = 1.5 + 4.0 * (1 - distance) * (0.4 + 0.6 * thick)
+        stretch = 1.0 + 2.5 * np.array(longer)
         vessels.append(Ellipsoid(centre, tuple(size * stretch / stretch.min()), 1.03))
     return vessels

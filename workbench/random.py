@@ -243,6 +243,8 @@ def _check_word(value: object, argument: str, bits: int) -> int:
 
 def _check_draws(draws: object) -> tuple[int, ...]:
     """Return numbers of draws, at least one."""
+    if isinstance(draws, Tensor) and draws.ndim == 1:
+        draws = draws.tolist()
     if isinstance(draws, str) or not isinstance(draws, Iterable):
         raise type_error("draws", "be the numbers of the draws", repr(draws), "A single draw is (0,).")
     numbers = tuple(_check_word(draw, f"draws[{i}]", 32) for i, draw in enumerate(draws))

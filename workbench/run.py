@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -77,6 +77,7 @@ class Run:
         progress = self.store.begin(header)
         if progress is not None:
             self._resume(progress)
+            self.ledger.foresee(self._to_come())
         self._session = (time.monotonic(), self._place[0] // self.settings.microbatch, self._place[1])
         for callback in self.callbacks:
             callback.start(self.posterior, self.settings.count, len(self.settings.plan))
@@ -274,6 +275,15 @@ class Run:
             if found is not None:
                 memories.remove(found)
                 callback.restore(unpack(found["kept"], tensors, dict))
+
+    def _to_come(self) -> dict[str, int]:
+        """Return what the batches that are not begun yet cost at least, by the names of a Budget."""
+        first, step, _ = self._place
+        size, batches = self.solver.particles or self.settings.microbatch, self._batches
+        left = batches if first < self.settings.count else 0
+        left = max(left - first // self.settings.microbatch - (step > 0), 0)
+        each = asdict(self.solver.cost(self.posterior, self.settings.plan))
+        return {name: number * size * left for name, number in each.items()}
 
     def _interrupted(self, error: BaseException) -> None:
         """Keep what is done, and say how to go on; the error itself is the caller's."""

@@ -160,6 +160,18 @@ def test_a_budget_ends_the_run_and_a_larger_one_goes_on() -> None:
     assert 120 <= resumed.record["ledger"]["network_evaluations"] <= 122
 
 
+def test_a_budget_that_what_is_left_exceeds_is_refused_before_it_is_spent() -> None:
+    """The batches that are left need more than one evaluation: that is said at once."""
+    greedy, store = Walk(hidden=1), TensorStore()
+    with pytest.raises(BudgetExhausted):
+        walk(store, solver=greedy, budget=Budget(network_evaluations=70))
+    spent = []
+    live = LiveEstimate(lambda step, _: spent.append(step))
+    with pytest.raises(BudgetError, match=r"allow at least \d+: \d+ are spent, and \d+ or more are to come"):
+        walk(store, solver=greedy, budget=Budget(network_evaluations=71), callbacks=[live])
+    assert spent == []
+
+
 def test_seconds_are_enforced() -> None:
     with pytest.raises(BudgetExhausted, match="seconds is exhausted"):
         walk(solver=Walk(steps=10000), budget=Budget(seconds=0.05))

@@ -17,6 +17,7 @@ from tests.likelihood_cases import (
     FIELD,
     LINEAR,
     NEWTON,
+    OPERATORS,
     STRAIGHT,
     as_real,
     correlated,
@@ -31,6 +32,7 @@ from workbench.likelihood import Likelihood
 from workbench.noise.base import Noise
 from workbench.noise.gaussian import CorrelatedGaussian, Gaussian
 from workbench.noise.poisson import PoissonTransmission
+from workbench.noise.rician import Rician
 
 
 def test_solves_of_blocks_survive_one_sigma() -> None:
@@ -125,15 +127,55 @@ def test_prox_of_newton_in_single_precision_and_per_sample() -> None:
     wide = value.prox(c, 0.3)
     assert close(value.prox(c.float(), 0.3).double(), wide, 1e-4)
     assert close(value.prox(c[1, 0], 0.3), wide[1, 0], 1e-7)
-    far = torch.stack([torch.full(FIELD.shape, -20.0, dtype=torch.float64), c[0, 0]])
-    assert torch.isfinite(value.prox(far, 1.0)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_prox_of_newton_from_far_away_reaches_the_minimum(dtype: torch.dtype) -> None:
+    """At -20 the gradient is 1e8 times what it is anywhere near the minimum: it is no scale for a stop."""
+    value = likelihood("real", PoissonTransmission(1e4))
+    c = torch.stack([torch.full(FIELD.shape, -20.0), random_element(FIELD, seed=3).float().abs()]).to(dtype)
+    got = value.prox(c, 1.0).double()
+    pull = (got - c.double()) / 1.0
+    force = value.gradient(got)
+    scale = value.operator.adjoint(value.data).abs().max()
+    assert (pull - force).abs().max() <= (1e-9 if dtype == torch.float64 else 1e-4) * scale
+
+
+def test_prox_at_its_own_minimum_stays_and_says_nothing() -> None:
+    value = likelihood("real", PoissonTransmission(1e4))
+    best = value.prox(random_element(FIELD, 1, seed=3).abs(), 1e3)
+    for dtype in (torch.float64, torch.float32):
+        c = best.to(dtype)
+        assert close(value.prox(c, 1e-3).double(), c.double(), 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_prox_of_magnitudes_leaves_zero(kind: str) -> None:
+    """At m = 0 the score of a Rician is zero, but the likelihood has its minimum there."""
+    op = OPERATORS[kind]
+    truth = random_element(op.domain, seed=2)
+    noise = Rician(0.05)
+    value = Likelihood(op, noise, noise.draw(op(truth)[None], keys(1))[0])
+    c = torch.zeros(2, *op.domain.shape, dtype=truth.dtype)
+    far = 10.0 if kind == "real" else 0.3  # weakly held, phases are found slowly
+    left, kept = value.prox(c, torch.tensor([far, 1e-5], dtype=torch.float64), tolerance=1e-4)
+    pull = as_real(left).square().sum() / (2 * far**2)
+    assert pull - value.log_likelihood(left) < -value.log_likelihood(c[0]) - 10
+    assert kept.abs().max() == 0, "a stiff pull to the centre leaves one minimum, at zero"
+
+
+def test_prox_that_rounding_stops_ends() -> None:
+    value = likelihood("real", PoissonTransmission(1e6))
+    c = (1e3 + random_element(FIELD, 1, seed=3)).float()
+    started = value.prox(c, 1e-4, tolerance=1e-12)
+    assert torch.isfinite(started).all()
 
 
 def test_prox_says_where_it_stopped_short() -> None:
     value = likelihood("real", PoissonTransmission(1e4))
     c = random_element(FIELD, seed=3).abs() + 2
     with pytest.warns(
-        ConvergenceWarning, match=r"the prox stopped with the gradient at .* Raise `max_iterations`"
+        ConvergenceWarning, match=r"the prox stopped .* standard deviations .* Raise `max_iterations`"
     ):
         value.prox(c, 1.0, max_iterations=1)
     loose = value.prox(c, 1.0, tolerance=1e-2)

@@ -8,12 +8,15 @@ import torch
 from operators.coils import Coils
 from operators.ct import ParallelBeamGeometry
 from operators.grid import Grid
+from operators.identity import Identity
 from operators.mri_cartesian import CartesianGeometry
 from operators.space import Space
 from workbench.calibration import CentreOfRotation, CoilMaps, Field
 from workbench.driver import sample
+from workbench.likelihood import Likelihood
 from workbench.measurement import Measurement, Provenance
 from workbench.noise.gaussian import Gaussian
+from workbench.noise.poisson import PoissonTransmission
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat
 from workbench.solvers.conjugate_gradient import ConjugateGradient
@@ -181,3 +184,13 @@ def test_provenance_is_a_record() -> None:
 def test_mistakes(make: object, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_integer_counts_are_kept_as_floats_that_hold_them(dtype: torch.dtype) -> None:
+    counts = torch.full((2, 3), 200, dtype=dtype)
+    value = Likelihood(Identity(Space((2, 3))), PoissonTransmission(torch.tensor([1000])), counts)
+    assert value.data.dtype == torch.float32
+    assert torch.equal(value.data, counts.float())
+    large = torch.full((2, 3), 2**24 + 1, dtype=torch.int64)
+    assert Likelihood(Identity(Space((2, 3))), PoissonTransmission(1e8), large).data.dtype == torch.float64

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,6 +77,14 @@ class Noise(ABC):
     def positive_curvature(self, predicted: Tensor, data: Tensor, direction: Tensor) -> Tensor:
         """Return H d with the negative eigenvalues of H set to zero; H itself for a log-concave law."""
         return self.curvature(predicted, data, direction)
+
+    def escape(self, predicted: Tensor, data: Tensor) -> Tensor | None:
+        """Return the way to a likelier m where the score is 0 at no maximum of p, 0 elsewhere.
+
+        None where there is no such m.
+        """
+        del predicted, data
+        return None
 
     @abstractmethod
     def prox(self, point: Tensor, data: Tensor, step: Value) -> Tensor:
@@ -141,8 +150,11 @@ def deviation(sigma: Value, floor: float | None) -> Value:
 
 def _owned(value: object, name: str) -> Value:
     """Return a number as a float, a real tensor as a copy without a graph."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
     if not isinstance(value, Tensor):
         return check_number(value, name, remedy="One per datum: a tensor that broadcasts to the data.")
+    value = counted(value)
     check_tensor(value, name)
     if value.is_complex():
         raise type_error(name, "be real", value.dtype)
@@ -158,6 +170,27 @@ def _above(value: Value, name: str, remedy: str) -> Value:
         found = f"{lowest} to {highest}" if isinstance(value, Tensor) else lowest
         raise value_error(name, "be finite and > 0", found, remedy)
     return value
+
+
+def check_square(value: Value, name: str, data: Tensor) -> None:
+    """Raise unless sigma^2 and 1 / sigma^2 are numbers in the precision of `data`."""
+    check_parameter(value, name, data)
+    real = data.real.dtype if data.is_complex() else data.dtype
+    least, most = torch.finfo(real).tiny ** 0.5, torch.finfo(real).max ** 0.5
+    values = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+    lowest, highest = float(values.min()), float(values.max())
+    if lowest < least or highest > most:
+        expected = f"lie in [{least:.0e}, {most:.0e}], for its square to be a number of {real}"
+        remedy = "Measure the data in a larger or smaller unit, or use float64."
+        raise value_error(name, expected, lowest if lowest < least else highest, remedy)
+
+
+def counted(data: Tensor) -> Tensor:
+    """Return integers, as detectors count, in the least precision that holds them; others as they are."""
+    if data.is_complex() or data.is_floating_point() or data.dtype == torch.bool or data.numel() == 0:
+        return data
+    small = int(data.max()) <= 2**24 and int(data.min()) >= -(2**24)
+    return data.to(torch.float32 if small else torch.float64)
 
 
 def check_data(data: Tensor, space: Space, *, is_complex: bool) -> None:

@@ -30,7 +30,7 @@ from workbench.noise.base import (
     as_step,
     check_data,
     check_draws,
-    check_parameter,
+    check_square,
     deviation,
     double,
     per_sample,
@@ -70,7 +70,7 @@ class Gaussian(Noise):
     def check(self, data: Tensor, space: Space) -> None:
         """Raise unless `data` are one element of `space`, and sigma broadcasts to them."""
         check_data(data, space, is_complex=space.is_complex)
-        check_parameter(self.sigma, "sigma", data)
+        check_square(self.sigma, "sigma", data)
 
     def log_likelihood(self, predicted: Tensor, data: Tensor) -> Tensor:
         """Return the log of the normalised density, per batch element."""
@@ -154,7 +154,11 @@ class CorrelatedGaussian(Noise):
 
     def log_likelihood(self, predicted: Tensor, data: Tensor) -> Tensor:
         """Return -|W (y - m)|^2 / 2, with the log of the density's constant where that is known."""
-        white = self.whitener.apply(predicted - precise(data, predicted))
+        # The difference in double precision: at a high signal to noise it is all that is left of the two.
+        residual = double(predicted) - double(data)
+        if torch.float64 not in self.whitener.dtypes:
+            residual = precise(residual, predicted)
+        white = self.whitener.apply(residual)
         square = _square(double(white)).sum(dim=tuple(range(-self.whitener.codomain.ndim, 0)))
         return (self._log_normaliser(data) or 0.0) - 0.5 * square
 

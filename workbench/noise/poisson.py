@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from operators.diagonal import Diagonal
+from operators.errors import value_error
 from operators.space import Space
 from workbench.calibrate.transmission import STARVED, line_integrals
 from workbench.noise.base import (
@@ -34,6 +35,7 @@ from workbench.noise.base import (
     precise,
     total,
 )
+from workbench.poisson_draws import LARGEST_MEAN
 from workbench.random import Keys
 
 __all__ = ["LogTransmission", "PoissonTransmission"]
@@ -104,7 +106,16 @@ class PoissonTransmission(_Transmission):
     def draw(self, predicted: Tensor, keys: Keys, purpose: str = "noise") -> Tensor:
         """Return counts."""
         check_draws(predicted, keys)
-        return keys.poisson(self._rate(predicted), purpose)
+        least = float(predicted.detach().min())
+        rate = self._rate(predicted)
+        if float(rate.max()) > LARGEST_MEAN:
+            raise value_error(
+                "predicted",
+                f"be line integrals with expected counts of at most {LARGEST_MEAN:g}",
+                f"{float(rate.max()):.3g} counts, at a smallest line integral of {least:.3g}",
+                "Line integrals are >= 0 behind a real object: check the unit of the image, 1/mm.",
+            )
+        return keys.poisson(rate, purpose)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -27,7 +27,7 @@ from workbench.noise.base import (
     check_data,
     check_draws,
     check_not_negative,
-    check_parameter,
+    check_square,
     deviation,
     double,
     precise,
@@ -63,7 +63,7 @@ class Rician(Noise):
         """Raise unless `data` are magnitudes >= 0 of the shape of `space`, which may be complex."""
         check_data(data, space, is_complex=False)
         check_not_negative(data, "magnitudes")
-        check_parameter(self.sigma, "sigma", data)
+        check_square(self.sigma, "sigma", data)
 
     def log_likelihood(self, predicted: Tensor, data: Tensor) -> Tensor:
         """Return the log of the density, per batch element."""
@@ -92,6 +92,15 @@ class Rician(Noise):
         """Return the smallest eigenvalue of the curvature per datum: negative where f is not convex."""
         radial, tangential = self._curvatures(predicted, data)
         return (tangential if predicted.is_complex() else radial).to(_real(predicted))
+
+    def escape(self, predicted: Tensor, data: Tensor) -> Tensor | None:
+        """Return y where m = 0 and y > sqrt(2) sigma: all phases are alike, as in `prox`."""
+        concave = (predicted == 0) & (self.least_curvature(predicted, data) < 0)
+        return (
+            torch.where(concave, precise(data, predicted), 0.0).to(predicted.dtype)
+            if bool(concave.any())
+            else None
+        )
 
     def prox(self, point: Tensor, data: Tensor, step: Value) -> Tensor:
         """Return argmin_m f(|m|) + |m - point|^2 / (2 step), the global one.

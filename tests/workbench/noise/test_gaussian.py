@@ -17,6 +17,7 @@ from operators.space import Space
 from tests.noise_contract import NoiseContract, keys
 from tests.oracles import dense, random_element
 from workbench.noise.gaussian import CorrelatedGaussian, Gaussian
+from workbench.noise.rician import Rician
 
 REAL = Space((2, 3))
 COMPLEX = Space((2, 3), is_complex=True)
@@ -190,7 +191,7 @@ def test_a_floor_is_explicit_and_announced() -> None:
         (1j, None, TypeError, "`sigma` must be a finite number"),
         (torch.tensor([1j]), None, TypeError, "`sigma` must be real"),
         ("0.1", None, TypeError, "`sigma` must be a finite number.*One per datum"),
-        (torch.tensor([1]), None, TypeError, "`sigma` must have dtype float32"),
+        (torch.tensor([True]), None, TypeError, "`sigma` must have dtype float32"),
         (1.0, 0.0, ValueError, "`floor` must be a finite number > 0"),
     ],
 )
@@ -215,6 +216,29 @@ def test_parameters_that_do_not_fit_the_data() -> None:
         CorrelatedGaussian(Diagonal(REAL, torch.tensor([1.0, 0.0, 1.0])))
     with pytest.raises(ValueError, match="`log_determinant` must be a finite number"):
         CorrelatedGaussian(matrix_on(REAL, 6), math.nan)
+
+
+@pytest.mark.parametrize("law", [Gaussian, Rician])
+def test_a_sigma_whose_square_is_no_number_is_refused(law: type[Gaussian] | type[Rician]) -> None:
+    for sigma in (1e-20, torch.tensor([1.0, 1.0, 1e20])):
+        with pytest.raises(ValueError, match=r"`sigma` must lie in \[1e-19, 2e\+19\].*or use float64"):
+            law(sigma).check(torch.zeros(2, 3), REAL)
+        law(sigma).check(torch.zeros(2, 3, dtype=torch.float64), REAL)
+
+
+def test_numbers_of_numpy_are_taken() -> None:
+    expected = Gaussian(torch.tensor([1.0, 2.0, 3.0])).score(torch.zeros(2, 3), torch.ones(2, 3))
+    for sigma in (np.array([1.0, 2.0, 3.0]), np.array([1, 2, 3]), torch.tensor([1, 2, 3])):
+        assert torch.equal(Gaussian(sigma).score(torch.zeros(2, 3), torch.ones(2, 3)), expected)
+
+
+def test_a_correlated_residual_is_taken_in_double_precision() -> None:
+    """A signal to noise of 1e6: float32 holds the prediction, not its difference from the data."""
+    noise = CorrelatedGaussian(Diagonal(REAL, torch.full((3,), 1e6)), 0.0)
+    y = torch.full((2, 3), 1.0, dtype=torch.float64) + 1e-9
+    got = noise.log_likelihood(torch.ones(1, 2, 3), y)
+    white = noise.log_likelihood(torch.ones(1, 2, 3), torch.ones(2, 3))
+    assert float(white - got) == pytest.approx(0.5 * 6 * 1e-6, rel=1e-5)
 
 
 def test_the_law_keeps_no_graph_and_asks_for_none() -> None:

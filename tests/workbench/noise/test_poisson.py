@@ -12,6 +12,7 @@ from tests.noise_contract import NoiseContract, keys
 from tests.oracles import random_element
 from workbench.noise.base import Noise
 from workbench.noise.poisson import LogTransmission, PoissonTransmission, lambert
+from workbench.random import Keys
 
 SPACE = Space((2, 3))
 COLUMNS = torch.tensor([20.0, 60.0, 200.0], dtype=torch.float64)
@@ -134,6 +135,11 @@ def test_starved_rays_are_told_of_once() -> None:
         noise.check(torch.tensor([0.0, 5.0]), Space((2,)))
         score = noise.score(torch.zeros(2), torch.tensor([0.0, 5.0]))
     assert score[0].item() == pytest.approx(0.5 * math.log(100 / 0.5))
+
+
+def test_too_many_counts_are_told_of_in_line_integrals() -> None:
+    with pytest.raises(ValueError, match=r"`predicted` must be line integrals .* integral of -40.*unit"):
+        PoissonTransmission(1e4).draw(torch.full((1, 2, 3), -40.0), Keys(0, (0,)))
 
 
 @pytest.mark.parametrize("law", [PoissonTransmission, LogTransmission])
