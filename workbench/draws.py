@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,12 @@ from operators.space import Space
 from workbench.store import Draws, TensorDraws
 
 __all__ = ["MappedDraws", "SelectedDraws"]
+
+_HALF = {
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.complex32: torch.complex64,
+}
 
 
 class SelectedDraws(Draws):
@@ -39,6 +46,11 @@ class SelectedDraws(Draws):
         """As those that they are taken from."""
         return self._draws.reads_whole
 
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Those of the draws that they are taken from."""
+        return self._draws.sources
+
     def read(self, draws: slice, region: tuple[slice, ...] = ()) -> Tensor:
         """Return some draws, whole or a region of them."""
         pieces = [self._draws.read(run, region) for run in _runs(self._indices[draws])]
@@ -48,10 +60,20 @@ class SelectedDraws(Draws):
 
 
 class MappedDraws(Draws):
-    """`function` of each draw of another."""
+    """`function` of each draw of another, as float32, float64, complex numbers or tokens.
 
-    def __init__(self, draws: Draws, function: Callable[[Tensor], Tensor], pointwise: bool) -> None:
-        self._draws, self._function, self._pointwise = draws, function, pointwise
+    `tokens` says whether integers and truth values are tokens or numbers. None: integers are tokens,
+    truth values and what is one number for the whole draw are numbers.
+    """
+
+    def __init__(
+        self,
+        draws: Draws,
+        function: Callable[[Tensor], Tensor | complex],
+        pointwise: bool,
+        tokens: bool | None = False,
+    ) -> None:
+        self._draws, self._function, self._pointwise, self._tokens = draws, function, pointwise, tokens
         first = draws.read(slice(0, 1))
         value = self._of(first if pointwise else first[0])
         self._element = tuple(value.shape[1:] if pointwise else value.shape)
@@ -74,6 +96,11 @@ class MappedDraws(Draws):
     def reads_whole(self) -> bool:
         """Whether the function needs a draw whole."""
         return not self._pointwise or self._draws.reads_whole
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Those of the draws that they are made of."""
+        return self._draws.sources
 
     def read(self, draws: slice, region: tuple[slice, ...] = ()) -> Tensor:
         """Return the function of some draws, or a region of it."""
@@ -100,9 +127,36 @@ class MappedDraws(Draws):
     def _of(self, draw: Tensor) -> Tensor:
         with torch.no_grad():
             value = self._function(draw)
-        if not isinstance(value, Tensor):
-            raise type_error("function", "return a torch.Tensor", type(value).__name__)
+        return _numbers(value, draw, self._tokens, self._pointwise)
+
+
+def _numbers(value: object, draw: Tensor, tokens: bool | None, pointwise: bool) -> Tensor:
+    """Return what a function made of `draw` in a dtype and a shape that draws may have."""
+    if isinstance(value, (bool, int, float, complex, np.generic)):
+        value = _from_python(value)
+    if not isinstance(value, Tensor):
+        remedy = "Of an array: torch.from_numpy(array)." if isinstance(value, np.ndarray) else ""
+        raise type_error("function", "return a torch.Tensor or a number", type(value).__name__, remedy)
+    is_number = value.ndim == 0
+    if is_number and not pointwise:
+        value = value.reshape(1)
+    if value.dtype in _HALF:
+        return value.to(_HALF[value.dtype])
+    if value.is_floating_point() or value.is_complex():
         return value
+    is_truth = value.dtype == torch.bool
+    if tokens or (tokens is None and not is_truth and not is_number):
+        return value.long()
+    if not is_truth:
+        return value.double()  # exact up to 2^53: counts of voxels leave float32
+    known = draw.is_floating_point() or draw.is_complex()
+    return value.to(draw.dtype.to_real() if known else torch.float32)
+
+
+def _from_python(value: object) -> Tensor:
+    number = complex(value)  # type: ignore[call-overload]
+    real = not isinstance(value, (complex, np.complexfloating))
+    return torch.tensor(number.real if real else number, dtype=torch.float64 if real else torch.complex128)
 
 
 def _runs(indices: Sequence[int]) -> Iterator[slice]:
@@ -145,6 +199,22 @@ def checked_weights(weights: object, count: int) -> Tensor:
             "log_weights", "be numbers or -inf, one of them finite", f"a largest of {checked.max()}", remedy
         )
     return checked
+
+
+def checked_index(index: object, count: int) -> int | list[int]:
+    """Return the number of one draw, or those of several, from whatever may stand in brackets."""
+    if isinstance(index, slice):
+        return checked_indices(range(count)[index], count)
+    if isinstance(index, (Tensor, np.ndarray)) and index.ndim == 0:
+        index = index.item()
+    if isinstance(index, (int, np.integer)) and not isinstance(index, bool):
+        return checked_indices([index], count)[0]
+    if isinstance(index, (Tensor, np.ndarray)) or (
+        isinstance(index, Sequence) and not isinstance(index, (str, tuple))
+    ):
+        return checked_indices(index, count)
+    remedy = "Several draws: samples[[0, 3]]. A part of one: samples[0] first."
+    raise type_error("index", "be an integer, a slice or a list of integers", repr(index), remedy)
 
 
 def checked_indices(indices: object, count: int) -> list[int]:

@@ -49,7 +49,10 @@ class Axis:
 
 
 def to_xarray(volume: Volume, *, name: str = "image") -> xarray.DataArray:
-    """Return a copy as a DataArray, real or complex; both go to netCDF with engine="h5netcdf"."""
+    """Return a copy as a DataArray, real or complex; both go to netCDF with engine="h5netcdf".
+
+    bfloat16, which NumPy does not know, becomes float32; the attribute `converted_from` says so.
+    """
     import xarray
 
     if not isinstance(volume, Volume):
@@ -61,8 +64,12 @@ def to_xarray(volume: Volume, *, name: str = "image") -> xarray.DataArray:
         "space": volume.space,
         "affine": volume.grid.affine.ravel().tolist(),
     }
+    data = volume.data
+    if data.dtype == torch.bfloat16:
+        data = data.float()
+        attributes["converted_from"] = "bfloat16"
     return xarray.DataArray(
-        to_array(volume.data).copy(),
+        to_array(data).copy(),
         coords=coordinates(axes),
         dims=[axis.name for axis in axes],
         name=name,

@@ -7,9 +7,17 @@ Weights w are non-negative and sum to one; equal ones are 1 / n.
   counts ("reliability weights"); n - 1 in the denominator for equal weights. Of complex draws it is
   the variance PER COMPONENT, half of the above: a complex normal of standard deviation 1 in each
   component has variance 1.
-- Quantiles interpolate linearly between the sorted draws, the k-th of n at the position
-  p_k = w_1 + .. + w_{k-1} + w_k (k - 1) / (n - 1), which runs from 0 to 1. For equal weights that is
-  (k - 1) / (n - 1), the default of NumPy and torch. A draw of weight 0 has no place among them.
+- Quantiles count a draw of weight w as w / u copies, u the smallest weight that is not 0, and are those of
+  NumPy and torch by default (linear; type 7 of Hyndman and Fan) for all the copies. With G the inverse of
+  the weighted distribution function, a staircase,
+
+      Q(p) = (1 / u) integral of G(t) dt from a to a + u,  a = p (1 - u):
+
+  one draw as long as a to a + u lies within the share of the probability that it owns, and a straight line
+  from it to the next otherwise. Q(0) and Q(1) are the smallest and the largest draw. Equal weights give
+  NumPy's default; integers of which the smallest is 1 give that of the draws repeated so often; a draw of
+  weight near 1 is the quantile at nearly all p. The smaller u, the shorter the slopes: in the limit Q(p) is
+  G(p), NumPy's "inverted_cdf". A draw of weight 0 is left out.
 
 Sums run in double precision, each piece about its own mean (Welford, West, Chan): no digits are lost
 where the spread is small beside the mean. A NaN stays in the voxel it is in.
@@ -28,10 +36,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from operators.checks import check_number
 from operators.errors import value_error
 from workbench.store import Draws, slabs
 
-__all__ = ["Moments", "frequencies_of", "quantiles", "quantiles_of", "summarise"]
+__all__ = ["Moments", "checked_levels", "frequencies_of", "quantiles", "quantiles_of", "summarise"]
 
 #: Entries sorted at once: they and their helpers fit in a processor's cache.
 _SORTED_AT_ONCE = 2**18
@@ -129,6 +138,7 @@ def quantiles(draws: Tensor, weights: Tensor | None, levels: Sequence[float]) ->
     `weights` (n,) >= 0 are in proportion; None stands for equal ones. `draws` are real.
     """
     if weights is not None:
+        weights = weights.double() / weights.double().sum()
         kept = weights > 0
         draws, weights = draws[kept.to(draws.device)], weights[kept]
         if bool((weights == weights[0]).all()):
@@ -137,12 +147,27 @@ def quantiles(draws: Tensor, weights: Tensor | None, levels: Sequence[float]) ->
     flat = draws.reshape(count, -1).cpu().numpy()
     result = np.empty((len(levels), flat.shape[1]))
     step = max(1, _SORTED_AT_ONCE // count)
-    w = None if weights is None else (weights.double() / weights.double().sum()).numpy()
+    w = None if weights is None else weights.cpu().numpy()
     for i in range(0, flat.shape[1], step):
         # Rows side by side in memory sort several times faster than columns.
         rows = np.array(flat[:, i : i + step].T, order="C")
         result[:, i : i + step] = _equal(rows, levels) if w is None else _weighted(rows, w, levels)
     return torch.from_numpy(result.reshape(len(levels), *draws.shape[1:]))
+
+
+def checked_levels(q: object) -> tuple[list[float], bool]:
+    """Return the probabilities `q`, and whether there were several, which may be one in a list."""
+    wanted = _plain(q)
+    several = isinstance(wanted, Sequence) and not isinstance(wanted, str)
+    listed = list(wanted) if isinstance(wanted, Sequence) and several else [wanted]
+    levels = [check_number(_plain(level), "q", non_negative=True) for level in listed]
+    if not levels or max(levels) > 1:
+        raise value_error("q", "be a number in 0..1, or several", repr(q))
+    return levels, several
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value
 
 
 def summarise(
@@ -214,18 +239,18 @@ def _weighted(
 ) -> NDArray[np.float64]:
     order = np.argsort(rows, axis=-1)
     rows = np.take_along_axis(rows, order, axis=-1)
-    w = weights[order]
-    count = rows.shape[1]
-    place = np.cumsum(w, axis=-1) - w * (1 - np.arange(count) / max(1, count - 1))
+    reached = np.cumsum(weights[order], axis=-1)
+    last, unit = rows.shape[1] - 1, weights.min()
     found = []
     for level in levels:
-        low = np.clip((place <= level).sum(axis=-1) - 1, 0, max(0, count - 2))[:, None]
-        high = np.minimum(low + 1, count - 1)
-        (p, q), (a, b) = (
-            [np.take_along_axis(values, index, axis=-1)[:, 0] for index in (low, high)]
-            for values in (place, rows)
+        start = level * (1 - unit)
+        # At 1 by name: a unit lost in the rounding of the sums must not hide the largest draw.
+        low = np.where(level == 1, last, np.minimum((reached <= start).sum(axis=-1), last))[:, None]
+        a, b, end = (
+            np.take_along_axis(values, index, axis=-1)[:, 0]
+            for values, index in ((rows, low), (rows, np.minimum(low + 1, last)), (reached, low))
         )
-        found.append(_between(a, b, np.clip((level - p) / np.where(q > p, q - p, 1), 0, 1)))
+        found.append(_between(a, b, np.clip(start + unit - end, 0, unit) / unit))
     return _with_nan(np.stack(found), rows[:, -1])
 
 

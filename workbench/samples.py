@@ -13,19 +13,26 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.checks import check_count, check_number
+from operators.checks import check_count
 from operators.errors import type_error, value_error
 from operators.grid import Grid
 from operators.space import Space
-from workbench.draws import MappedDraws, SelectedDraws, checked_draws, checked_indices, checked_weights
+from workbench.draws import (
+    MappedDraws,
+    SelectedDraws,
+    checked_draws,
+    checked_index,
+    checked_indices,
+    checked_weights,
+)
 from workbench.export import component_names, coordinates, describe, draw_axes, to_array
 from workbench.guards import available_memory
 from workbench.kinds import Kind
-from workbench.moments import Moments, frequencies_of, quantiles_of, summarise
+from workbench.moments import Moments, checked_levels, frequencies_of, quantiles_of, summarise
 from workbench.store import Draws, Header, json_text
 from workbench.volume import SPACES, Volume
 
@@ -151,21 +158,22 @@ class Samples:
     def __getitem__(self, index: int) -> Volume | Tensor: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Samples: ...
+    def __getitem__(self, index: slice | Sequence[int]) -> Samples: ...
 
-    def __getitem__(self, index: int | slice) -> Volume | Tensor | Samples:
-        """Return one draw, or some as Samples, not read yet."""
-        if isinstance(index, slice):
-            return self.select(range(len(self))[index])
-        if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
-            raise type_error("index", "be an integer or a slice", repr(index), "Several: .select([0, 3]).")
-        (k,) = checked_indices([index], len(self))
-        return self._result(self._draws.read(slice(k, k + 1))[0].cpu())
+    @overload
+    def __getitem__(self, index: Tensor | NDArray[Any]) -> Any: ...
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor | NDArray[Any]) -> Any:
+        """Return one draw, or some as Samples, not read yet: `[3]`, `[:8]`, `[[0, 3]]`, a tensor, a mask."""
+        chosen = checked_index(index, len(self))
+        if not isinstance(chosen, int):
+            return self.select(chosen)
+        return self._result(self._draws.read(slice(chosen, chosen + 1))[0].cpu())
 
     def __iter__(self) -> Iterator[Volume | Tensor]:
         return (self[k] for k in range(len(self)))
 
-    def select(self, indices: Sequence[int] | Tensor) -> Samples:
+    def select(self, indices: Sequence[int] | Tensor | NDArray[Any]) -> Samples:
         """Return the draws of these numbers, in this order, with their weights; nothing is read yet.
 
         A mask of truth values, one per draw, selects as well.
@@ -176,22 +184,27 @@ class Samples:
 
     def map(
         self,
-        function: Callable[[Tensor], Tensor],
+        function: Callable[[Tensor], Tensor | complex],
         *,
-        unit: str | None = None,
+        unit: str = "",
         space: Space | None = None,
         pointwise: bool = False,
     ) -> Samples:
         """Return `function` of every draw, computed when it is asked for: `.map(torch.abs)`.
 
+        A number per draw has mean, sd and quantiles as well: `.map(lambda x: (x > 0.02).sum())`.
+
         Parameters
         ----------
         function
-            Takes a tensor of this space's shape and returns one. It is tried on the first draw at once.
+            Takes a tensor of this space's shape and returns one, or a number: a draw of shape (1,). Truth
+            values become 0 and 1 in the draws' precision, integers float64, half precision float32; where
+            the new space is one of tokens, integers are tokens. It is tried on the first draw at once.
         unit
-            Unit of the new values; by default the old one.
+            Unit of the new values; none unless it is given here, since that of f(x) is not known.
         space
-            Space of the new values; by default one of their shape, on this grid where its axes are last.
+            Space of the new values; by default one of their shape, on this grid where its axes are last,
+            of tokens where these are tokens and the function returns integers, but not one number.
         pointwise
             Whether each new number depends on one old number only. Then `function` is given pieces of
             several draws, and quantiles cost one evaluation of each number; without, one of each draw
@@ -199,10 +212,11 @@ class Samples:
         """
         if not callable(function):
             raise type_error("function", "be callable", repr(function), "Such as torch.abs.")
-        mapped = MappedDraws(self._draws, function, pointwise)
+        old_tokens = None if self._space.classes is not None else False
+        tokens = old_tokens if space is None else Space.require(space, "space").classes is not None
+        mapped = MappedDraws(self._draws, function, pointwise, tokens)
         if space is None:
             space = self._like(mapped.shape[1:], mapped.dtype)
-        unit = self._unit if unit is None else unit
         return self._changed(mapped, space, self._log_weights, unit)
 
     def tensor(self) -> Tensor:
@@ -253,23 +267,26 @@ class Samples:
     @overload
     def quantile(self, q: Sequence[float], *, block_bytes: int = BLOCK_BYTES) -> list[Volume | Tensor]: ...
 
+    @overload
+    def quantile(self, q: Tensor | NDArray[Any], *, block_bytes: int = BLOCK_BYTES) -> Any: ...
+
     def quantile(
-        self, q: float | Sequence[float], *, block_bytes: int = BLOCK_BYTES
-    ) -> Volume | Tensor | list[Volume | Tensor]:
-        """Return the weighted quantile of each voxel at `q` in 0..1, or a list of them at several `q`."""
+        self, q: float | Sequence[float] | Tensor | NDArray[Any], *, block_bytes: int = BLOCK_BYTES
+    ) -> Any:
+        """Return the weighted quantile of each voxel at `q` in 0..1, or a list of them at several `q`.
+
+        `workbench.moments` says which: with equal weights NumPy's default.
+        """
         self._refuse_tokens("quantile")
         self._refuse_point_estimate("quantile")
         if self._space.is_complex:
             remedy = "Of magnitudes: samples.map(torch.abs, pointwise=True).quantile(q)."
             raise type_error("samples", "be real for quantile()", self._space.kind, remedy)
-        wanted = q if isinstance(q, (Sequence, np.ndarray)) else [q]
-        levels = [check_number(level, "q", non_negative=True) for level in wanted]
-        if not levels or max(levels) > 1:
-            raise value_error("q", "be a number in 0..1, or several", repr(q))
+        levels, several = checked_levels(q)
         weights = None if self._log_weights is None else self.weights
         found = quantiles_of(self._draws, weights, levels, check_count(block_bytes, "block_bytes"))
         results = [self._result(one) for one in found]
-        return results if wanted is q else results[0]
+        return results if several else results[0]
 
     def frequencies(self, *, block_bytes: int = BLOCK_BYTES) -> Volume | Tensor:
         """Return the probability of each class at each voxel, (classes, [t], z, y, x), of token fields."""

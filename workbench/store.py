@@ -19,6 +19,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,6 +80,11 @@ class Draws(ABC):
     def reads_whole(self) -> bool:
         """Whether a region costs as much as the whole draw: then fewer, larger regions are asked for."""
         return False
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files and folders that they are read from, which must stay; none for draws in memory."""
+        return ()
 
     @abstractmethod
     def read(self, draws: slice, region: tuple[slice, ...] = ()) -> Tensor:
@@ -281,10 +287,25 @@ def grown(written: Tensor, count: int) -> Tensor:
 def json_text(value: Mapping[str, Any], argument: str) -> str:
     """Return `value` as JSON, or say that it cannot be."""
     try:
-        return json.dumps(dict(value))
+        text = json.dumps(dict(value))
     except (TypeError, ValueError) as error:
         remedy = "Keep to text, numbers, truth values, None, lists and dicts with text as keys."
         raise type_error(argument, "be JSON-able", error, remedy) from error
+    _check_keys(value, argument)
+    return text
+
+
+def _check_keys(value: object, place: str) -> None:
+    """Raise where a key is not text: JSON would make text of it, and 1 and "1" the same key."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                got = f"{key!r} ({type(key).__name__})"
+                raise type_error(place, "have text as keys", got, f"Write it as text: {str(key)!r}.")
+            _check_keys(item, f"{place}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            _check_keys(item, f"{place}[{i}]")
 
 
 # -- pieces of a draw --------------------------------------------------------------------------------

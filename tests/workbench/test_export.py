@@ -73,3 +73,11 @@ def test_xarray_is_imported_only_when_a_result_is_exported() -> None:
 def test_only_a_volume_is_exported() -> None:
     with pytest.raises(TypeError, match="`volume` must be a Volume, got Tensor"):
         to_xarray(torch.zeros(2, 3, 4))  # type: ignore[arg-type]
+
+
+def test_bfloat16_becomes_single_precision_and_says_so() -> None:
+    data = torch.tensor([1.0, 2.5, -3.0], dtype=torch.bfloat16).reshape(1, 1, 3)
+    array = to_xarray(Volume(data, Grid.from_spacing((1, 1, 3), 1.0)))
+    assert array.dtype == np.float32
+    assert array.attrs["converted_from"] == "bfloat16"
+    assert array.values.ravel().tolist() == [1.0, 2.5, -3.0]

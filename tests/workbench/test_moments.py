@@ -115,12 +115,14 @@ def test_quantiles_of_equal_weights_are_those_of_numpy(
 
 
 def by_definition(x: np.ndarray, w: np.ndarray, level: float) -> float:
+    """The mean of the inverse of the distribution function over a stretch of the smallest weight."""
     order = np.argsort(x)
     x, w = x[order], w[order] / w.sum()
-    if len(x) == 1:
-        return float(x[0])
-    k = np.arange(len(x))
-    return float(np.interp(level, np.cumsum(w) - w + w * k / (len(x) - 1), x))
+    unit = w.min()
+    start = level * (1 - unit)
+    ends = np.cumsum(w)
+    shares = np.clip(np.minimum(ends, start + unit) - np.maximum(ends - w, start), 0, None)
+    return float((shares * x).sum() / shares.sum())
 
 
 @given(st.lists(st.just(0.0) | st.floats(1e-6, 50.0), min_size=1, max_size=12).filter(any), st.integers(0, 5))
@@ -134,20 +136,65 @@ def test_weighted_quantiles_are_those_of_their_definition(weights: list[float], 
     for i, level in enumerate(levels):
         for column in range(3):
             expected = by_definition(x[:, column].numpy()[kept], w.numpy()[kept], level)
-            assert float(found[i, column]) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+            assert float(found[i, column]) == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
-def test_splitting_a_weight_over_copies_moves_a_quantile_by_less_than_a_gap() -> None:
-    """A draw of three times the weight is much the same as three draws."""
-    x = drawn(0, 400)
-    w = torch.arange(400) % 3 + 1
-    repeated = torch.repeat_interleave(x, w)
-    levels = [0.05, 0.5, 0.95]
-    found, expected = (
-        quantiles(x, w.double(), levels),
-        torch.quantile(repeated, torch.tensor(levels).double()),
-    )
-    assert (found - expected).abs().max() < 0.02
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e300])
+def test_whole_weights_are_repetitions(scale: float) -> None:
+    x = drawn(0, 40, 3)
+    w = torch.arange(40) % 4 + 1
+    levels = [0.0, 0.013, 0.05, 0.31, 0.5, 0.77, 0.95, 1.0]
+    repeated = torch.repeat_interleave(x, w, dim=0)
+    expected = np.quantile(repeated.numpy(), levels, axis=0)
+    assert np.allclose(quantiles(x, scale * w.double(), levels), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_heavy_draw_is_the_quantile_as_far_as_its_weight_reaches(place: int) -> None:
+    x = torch.tensor([-1000.0, 0.0, 1000.0]).double()
+    w = torch.full((3,), 0.01).double()
+    w[place] = 0.98
+    # Its share of the probability, and the slopes to its neighbours outside of it.
+    begin, end = place * 0.01, place * 0.01 + 0.98
+    inside = torch.linspace(begin / 0.99 + 1e-9, (end - 0.01) / 0.99 - 1e-9, 50).tolist()
+    assert quantiles(x, w, inside).tolist() == [x[place].item()] * 50
+    assert quantiles(x, w, [0.0, 1.0]).tolist() == [-1000.0, 1000.0]
+
+
+@pytest.mark.parametrize("small", [1e-3, 1e-12, 1e-17, 1e-300, 1e-320])
+def test_uneven_weights_give_the_inverse_of_the_distribution_function(small: float) -> None:
+    x = drawn(3, 30, 5)
+    w = drawn(4, 30).exp()
+    w[[4, 17]] = small
+    levels = [0.0301, 0.25, 0.5, 0.777, 0.96]
+    found = quantiles(x, w, levels)
+    share = (w / w.sum()).numpy()
+    for level, row in zip(levels, found, strict=True):
+        for column, value in enumerate(row.tolist()):
+            values, owned = x[:, column].numpy(), share
+            below, until = owned[values < value].sum(), owned[values <= value].sum()
+            assert below - small <= level <= until + small
+    assert torch.equal(quantiles(x, w, [0.0, 1.0]), torch.stack([x.min(0).values, x.max(0).values]))
+
+
+def test_a_draw_without_weight_has_no_say_whatever_it_holds() -> None:
+    x, w = drawn(0, 6, 4), torch.tensor([3.0, 0.0, 1.0, 2.0, 0.0, 1.0]).double()
+    levels = [0.0, 0.2, 0.5, 1.0]
+    expected = quantiles(x[w > 0], w[w > 0], levels)
+    for other in (torch.nan, torch.inf, -torch.inf, 0.0):
+        x[w == 0] = other
+        assert torch.equal(quantiles(x, w, levels), expected)
+    for weight in (0.0, 1e-330):  # the second is 0 in double precision
+        w[w == 0] = weight
+        assert torch.equal(quantiles(x, w, levels), expected)
+
+
+@given(st.lists(st.floats(1e-9, 1.0), min_size=2, max_size=9), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_quantiles_rise_with_the_probability(weights: list[float], seed: int) -> None:
+    levels = np.linspace(0, 1, 41).tolist()
+    found = quantiles(drawn(seed, len(weights)), torch.tensor(weights).double(), levels)
+    assert bool((found.diff() >= 0).all())
 
 
 def test_quantiles_over_several_pieces() -> None:

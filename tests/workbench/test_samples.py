@@ -205,7 +205,7 @@ def test_a_function_may_lead_to_another_space() -> None:
     assert torch.allclose(values(length.mean()), expected, rtol=1e-12)
     assert samples.map(lambda u: 2 * u).space == SPACES["vector"]
     total = samples.map(lambda u: u.sum().reshape(1))
-    assert (total.space, total.unit) == (Space((1,)), "1/mm")
+    assert (total.space, total.unit) == (Space((1,)), "")
     tokens, labels, _ = samples_of(Space.tokens(GRID, 3), 5)
     share = tokens.map(lambda t: (t == 2).double()).mean()
     assert torch.allclose(values(share), (labels == 2).double().mean(0))

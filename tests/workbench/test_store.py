@@ -242,6 +242,7 @@ class StoreContract:
             (lambda s: s.write(5, torch.zeros(2, 3, 4, 5)), r"`first` must put .* 6 of the run, got 5\.\.7"),
             (lambda s: s.write(-1, torch.zeros(2, 3, 4, 5)), "`first` must put the draws within"),
             (lambda s: s.save(Progress({"a": torch.zeros(1)}, {})), "`facts` must be JSON-able"),
+            (lambda s: s.save(Progress({"a": [{1: 2}]}, {})), r"`facts\['a'\]\[0\]` must have text as keys"),
             (lambda s: s.finish(None, {}), "0 of 6 draws are written: a run is finished after its last"),
         ],
     )
@@ -256,6 +257,7 @@ class StoreContract:
             ((torch.zeros(5), {}), r"`log_weights` must be a tensor of shape \(6,\), got \(5,\)"),
             (([0.0], {}), r"`log_weights` must be a tensor of shape \(6,\), got list"),
             ((None, {"a": {1}}), "`record` must be JSON-able"),
+            ((None, {"a": {1: 2}}), r"`record\['a'\]` must have text as keys, got 1 \(int\)"),
         ],
     )
     def test_a_finish_that_is_refused_changes_nothing(

@@ -20,6 +20,7 @@ from torch import Tensor
 from operators.errors import type_error, value_error
 from operators.extras import require
 from operators.grid import Grid, TimeAxis
+from workbench.io.checks import checked_path
 from workbench.io.whole import written_whole
 from workbench.volume import Volume
 
@@ -117,9 +118,7 @@ def _nibabel(feature: str) -> ModuleType:
 
 
 def _checked_path(path: str | Path) -> Path:
-    if not isinstance(path, (str, Path)):
-        raise type_error("path", "be a path", f"{path!r} ({type(path).__name__})")
-    checked = Path(path)
+    checked = checked_path(path)
     if not checked.name.lower().endswith((".nii", ".nii.gz")):
         raise value_error("path", "end in .nii or .nii.gz", repr(str(path)))
     return checked

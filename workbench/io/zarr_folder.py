@@ -32,10 +32,11 @@ from torch import Tensor
 from operators.errors import value_error
 from operators.extras import require
 from workbench.export import check_labels, coordinates, describe, draw_axes, header_from
-from workbench.io.whole import written_whole
+from workbench.io.checks import check_unit
+from workbench.io.whole import folder_written_whole, sync, written_whole
 from workbench.store import Draws, Header, slab_shape
 
-__all__ = ["ZarrDraws", "create_folder", "enlarge_folder", "finish_folder", "read_zarr"]
+__all__ = ["ZarrDraws", "create_folder", "enlarge_folder", "fill_folder", "finish_folder", "read_zarr"]
 
 CHUNK_BYTES = 2**20
 _RUNNING = "running"  # the attribute `state` of a run under way
@@ -65,6 +66,11 @@ class ZarrDraws(Draws):
     def dtype(self) -> torch.dtype:
         """Their dtype."""
         return torch.from_numpy(np.empty(0, dtype=self._numpy)).dtype
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The folder."""
+        return (self._path.parent,)
 
     def read(self, draws: slice, region: tuple[slice, ...] = ()) -> Tensor:
         """Return some draws, whole or a region of them."""
@@ -129,49 +135,46 @@ def read_zarr(folder: Path) -> tuple[Header, dict[str, Any], Tensor | None, bool
         header, record = header_from(attributes, array["shape"], np.dtype(array["data_type"]))
         values = {name: _values(folder / name) for name in coordinates(draw_axes(header.space))}
         check_labels(header, array["dimension_names"], values)
+        units = array.get("attributes", {}).get("units")
         finished = attributes.get("state") != _RUNNING
         weights = None
         if finished and (folder / "log_weight").exists():
             weights = torch.from_numpy(np.array(_values(folder / "log_weight"), dtype=np.float64))
     except (FileNotFoundError, LookupError, TypeError, ValueError) as error:
         raise _damaged(folder, error) from error
+    check_unit(folder, units, header.unit)
     return header, record, weights, finished
 
 
 def create_folder(folder: Path, header: Header) -> None:
     """Make the folder of a run, all of it or nothing."""
+    zarr_module()
+    with folder_written_whole(folder) as partial:
+        fill_folder(partial, header)
+
+
+def fill_folder(folder: Path, header: Header) -> None:
+    """Make of an empty folder that of a run that has not begun, and wait until it has reached the disk."""
+    axes = draw_axes(header.space)
+    dtype = np.dtype(str(header.dtype).removeprefix("torch."))
+    is_integer = dtype.kind == "i"
     zarr = zarr_module()
-    if not folder.parent.is_dir():
-        raise FileNotFoundError(f"the folder {folder.parent} does not exist. Make it first.")
-    partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir()
-        axes = draw_axes(header.space)
-        dtype = np.dtype(str(header.dtype).removeprefix("torch."))
-        is_integer = dtype.kind == "i"
-        zarr.create_array(
-            store=partial,
-            name="draws",
-            shape=(header.count, *header.space.shape),
-            chunks=(1, *slab_shape(header.space.shape, CHUNK_BYTES // dtype.itemsize)),
-            dtype=dtype,
-            compressors=zarr.codecs.BloscCodec(cname="lz4", shuffle="shuffle") if is_integer else None,
-            fill_value=_FILL[dtype.kind],
-            dimension_names=[axis.name for axis in axes],
-            attributes={"units": header.unit, "kind": str(header.kind)},
-        )
-        for name, (_, values, attributes) in coordinates(axes).items():
-            _create(partial, name, values, attributes)
-        _describe(partial, header, {}, finished=False)
-        for file in partial.rglob("*"):
-            sync(file)
-        if folder.exists():
-            folder.rmdir()
-        partial.replace(folder)
-        sync(folder.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    zarr.create_array(
+        store=folder,
+        name="draws",
+        shape=(header.count, *header.space.shape),
+        chunks=(1, *slab_shape(header.space.shape, CHUNK_BYTES // dtype.itemsize)),
+        dtype=dtype,
+        compressors=zarr.codecs.BloscCodec(cname="lz4", shuffle="shuffle") if is_integer else None,
+        fill_value=_FILL[dtype.kind],
+        dimension_names=[axis.name for axis in axes],
+        attributes={"units": header.unit, "kind": str(header.kind)},
+    )
+    for name, (_, values, attributes) in coordinates(axes).items():
+        _create(folder, name, values, attributes)
+    _describe(folder, header, {}, finished=False)
+    for file in folder.rglob("*"):
+        sync(file)
 
 
 def enlarge_folder(folder: Path, header: Header) -> None:
@@ -221,15 +224,6 @@ def _describe(folder: Path, header: Header, record: Mapping[str, Any], *, finish
     _write_json(folder / "zarr.json", group)
 
 
-def sync(path: Path) -> None:
-    """Wait until the file or folder has reached the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _create(
     folder: Path, name: str, values: NDArray[Any], attributes: Mapping[str, str], dimension: str = ""
 ) -> None:
@@ -267,4 +261,6 @@ def _damaged(folder: Path, error: Exception) -> ValueError:
     remedy = (
         "Folders are written by ZarrStore and save_samples; of a damaged one, keep a copy and start anew."
     )
-    return value_error("path", "be an undamaged folder of draws", f"{folder}: {error!r}", remedy)
+    absent = error.filename if isinstance(error, FileNotFoundError) else None
+    what = repr(error) if absent is None else f"{absent} is missing"
+    return value_error("path", "be an undamaged folder of draws", f"{folder}: {what}", remedy)

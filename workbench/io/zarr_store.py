@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.errors import type_error, value_error
+from operators.errors import value_error
 from workbench.export import to_array
-from workbench.io.whole import written_whole
+from workbench.io.checks import checked_path
+from workbench.io.whole import sync, written_whole
 from workbench.io.zarr_folder import (
     ZarrDraws,
     create_folder,
@@ -30,7 +31,6 @@ from workbench.io.zarr_folder import (
     finish_folder,
     open_for_writing,
     read_zarr,
-    sync,
     zarr_module,
 )
 from workbench.store import (
@@ -57,9 +57,7 @@ class ZarrStore(Store):
     """Keeps one run in the folder `path`, which is made; its parent is there already."""
 
     def __init__(self, path: str | Path) -> None:
-        if not isinstance(path, (str, Path)):
-            raise type_error("path", "be a path", f"{path!r} ({type(path).__name__})")
-        self.path = Path(path).resolve()
+        self.path = checked_path(path).resolve()
         self._draws = self.path / "draws"
         # Beside the chunks, where no reader of the group looks for arrays.
         self._progress = self._draws / "progress.pt"

@@ -1,4 +1,5 @@
 import errno
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,16 +50,23 @@ def test_a_file_is_replaced_and_a_folder_is_not(tmp_path: Path) -> None:
     save_samples(samples, tmp_path / "a.zarr")
     with pytest.raises(ValueError, match="`path` must be new, got .*a.zarr, which is there. Remove it"):
         save_samples(samples, tmp_path / "a.zarr")
-    # Also what is read from the very file that it is written to.
-    save_samples(load_samples(tmp_path / "a.nc"), tmp_path / "a.nc")
+    for name, suffix in (("a.zarr", "nc"), ("b.nc", "zarr")):
+        (tmp_path / "b.nc").mkdir(exist_ok=True)
+        (tmp_path / name).rename(tmp_path / f"folder.{suffix}")
+        with pytest.raises(ValueError, match=f"`path` must be new, got .*folder.{suffix}, which is there"):
+            save_samples(samples, tmp_path / f"folder.{suffix}")
     assert_same(load_samples(tmp_path / "a.nc"), samples)
 
 
 # -- what is refused -----------------------------------------------------------------------------------
 
 
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-400])
+def without(name: str) -> Callable[[xarray.Dataset], xarray.Dataset]:
+    def act(dataset: xarray.Dataset) -> xarray.Dataset:
+        del dataset.attrs[name]
+        return dataset
+
+    return act
 
 
 def changed_by_xarray(change: Callable[[xarray.Dataset], xarray.Dataset]) -> Callable[[Path], None]:
@@ -73,10 +81,8 @@ def changed_by_xarray(change: Callable[[xarray.Dataset], xarray.Dataset]) -> Cal
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_short, "truncated file"),
-        (lambda path: path.write_bytes(b""), ""),
-        (lambda path: path.write_text("hello"), ""),
-        (changed_by_xarray(lambda d: d.drop_vars("draws")), "draws"),
+        (changed_by_xarray(lambda d: d.drop_vars("draws")), "it has no variable `draws`"),
+        (changed_by_xarray(without("kind")), "it lacks 'kind'"),
         (changed_by_xarray(lambda d: d.drop_attrs()), "not marked as inverse-workbench samples"),
         (
             changed_by_xarray(lambda d: d.isel(x=slice(2, None))),
@@ -93,7 +99,7 @@ def changed_by_xarray(change: Callable[[xarray.Dataset], xarray.Dataset]) -> Cal
     ],
 )
 def test_damaged_and_foreign_files_are_refused(
-    tmp_path: Path, damage: Callable[[Path], None], message: str
+    tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     target = save_samples(samples_of(*EVERY[0], weighted=False), tmp_path / "a.nc")
     damage(target)
@@ -102,6 +108,81 @@ def test_damaged_and_foreign_files_are_refused(
     )
     with pytest.raises(ValueError, match=expected):
         load_samples(target)
+
+
+def cut_to(size: int) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(path.read_bytes()[:size])
+
+
+def garbled(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[100:600] = b"\xff" * 500
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_to(-400), r"an undamaged file of samples, got .*a\.nc, which is cut short: \d+ of \d+ bytes"),
+        (cut_to(3000), r"an undamaged file of samples, got .*a\.nc, which is cut short: 3000 of \d+ bytes"),
+        (cut_to(10), r"an undamaged file of samples, got .*a\.nc, which HDF5 cannot read"),
+        (garbled, r"an undamaged file of samples, got .*a\.nc, which HDF5 cannot read"),
+        (cut_to(0), r"a netCDF-4 file of samples, got .*a\.nc, which is empty"),
+        (cut_to(4), r"a netCDF-4 file of samples, got .*a\.nc, which is not"),
+        (lambda path: path.write_text("hello"), r"a netCDF-4 file of samples, got .*a\.nc, which is not"),
+        (
+            lambda path: path.write_bytes(b"CDF\x01\0\0"),
+            r"a netCDF-4 file .*, which is netCDF-3, an older format",
+        ),
+    ],
+)
+def test_files_that_hdf5_cannot_read_are_refused_in_plain_words(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    target = save_samples(samples_of(*EVERY[0]), tmp_path / "a.nc")
+    damage(target)
+    with pytest.raises(ValueError, match=f"^`path` must be {message}\\. .*save_samples") as caught:
+        load_samples(target)
+    assert not re.search("synchronously|sblock|Errno|signature", str(caught.value))
+
+
+def test_draws_that_hdf5_cannot_read_any_more_are_refused_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = save_samples(samples_of(*EVERY[0]), tmp_path / "a.nc")
+    found = load_samples(target)
+    monkeypatch.setattr("workbench.io.netcdf_file.NetcdfDraws._check_unchanged", lambda draws: None)
+    cut_to(-400)(target)
+    with pytest.raises(ValueError, match=r"undamaged file of samples, got .*a\.nc, which is cut short"):
+        found.tensor()
+    target.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"^\[Errno 2\] No such file or directory: '{target}'$"):
+        found.tensor()
+
+
+def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = save_samples(samples_of(*EVERY[0]), tmp_path / "a.nc")
+
+    def locked(*arguments: object) -> None:
+        text = "Unable to synchronously open file (unable to lock file, errno = 11, error message = 'Res"
+        raise BlockingIOError(errno.EAGAIN, text)
+
+    monkeypatch.setattr("h5py.File", locked)
+    with pytest.raises(BlockingIOError, match=rf"^\[Errno 11\] [^()]*: '{target}'$"):
+        load_samples(target)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_record_that_would_come_back_changed_is_refused_before_anything_is_written(
+    tmp_path: Path, suffix: str
+) -> None:
+    samples = samples_of(*EVERY[0])
+    with pytest.raises(TypeError, match=r"`record\['sites'\]` must have text as keys, got 3 \(int\)"):
+        save_samples(
+            Samples(samples.tensor(), samples.space, samples.kind, record={"sites": {3: "a"}}),
+            tmp_path / f"a.{suffix}",
+        )
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
