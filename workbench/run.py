@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
 import warnings
 from collections.abc import Callable
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from torch import Tensor
 from operators.checks import all_finite
 from operators.errors import NonFiniteError
 from workbench.callbacks import Callback, StepEvent
+from workbench.environment import environment
 from workbench.guards import DivergedError, diverged, diverged_rows
 from workbench.ledger import Ledger
 from workbench.plan import SolverPlan
@@ -66,6 +65,8 @@ class Run:
         self._log_weights: Tensor | None = None
         #: Batches finished in this session, and the steps they took: what the time left is judged by.
         self._finished = (0, 0)
+        #: The most steps that a batch took, of those that the plan allows.
+        self._taken = 0
         #: The largest of each number that the last steps told: what a solver says of its own accuracy.
         self._last: dict[str, float] = {}
         self._saved = time.monotonic()
@@ -148,6 +149,7 @@ class Run:
             self.ledger.look(self.like.device, enforce=done < len(plan))
             if done == len(plan):
                 self._last |= _worst(self._last, info, wanted)
+                self._taken = max(self._taken, row.index + 1)
                 self._finished = (self._finished[0] + 1, self._finished[1] + row.index + 1)
             if time.monotonic() - self._saved >= self.settings.every:
                 self._save()
@@ -239,6 +241,7 @@ class Run:
             "weights": None if self._log_weights is None else self._log_weights.tolist(),
             "microbatch": self.settings.microbatch,
             "last": self._last,
+            "taken": self._taken,
             "ledger": self.ledger.facts(),
             "environment": environment(self.like.device),
         }
@@ -264,7 +267,7 @@ class Run:
             short = first + size > min(facts["count"], self.settings.count)
             first, step, state = first - first % size, 0 if short else step, None if short else state
         self._place = (first, step, state)
-        self._last = dict(facts["last"])
+        self._last, self._taken = dict(facts["last"]), facts["taken"]
         self.ledger.restore(facts["ledger"])
         self.ledger.start_clock()
         if facts["weights"] is not None:
@@ -311,6 +314,7 @@ class Run:
             "solver": repr(self.solver),
             "posterior": repr(self.posterior),
             "plan": {"sha256": plan.hash, "steps": len(plan)},
+            "steps_taken": self._taken,
             "seed": self.settings.seed,
             "draws": self.settings.count,
             "particles": self.solver.particles,
@@ -326,19 +330,3 @@ def _worst(before: dict[str, float], info: Info, wanted: int) -> dict[str, float
     """Return the largest value of each number over the draws that are kept, and over earlier batches."""
     now = {name: float(value[:wanted].double().max()) for name, value in info.values.items()}
     return {name: max(value, before.get(name, value)) for name, value in now.items()}
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Return what decides the last bits of a result: versions, device, number of threads."""
-    try:
-        ours = version("inverse-workbench")
-    except PackageNotFoundError:  # a checkout that was never installed
-        ours = None
-    return {
-        "inverse-workbench": ours,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
-    }

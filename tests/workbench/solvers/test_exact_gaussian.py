@@ -77,6 +77,13 @@ def test_single_precision_keeps_the_spread_of_what_was_not_measured(name: str) -
 def test_what_has_a_closed_form_needs_no_iteration() -> None:
     samples = sample(posterior_of("blur"), ExactGaussian(), draws=3)
     assert samples.record["ledger"]["grams"] == 0
+    assert samples.record["steps_taken"] == 1
+
+
+def test_the_record_knows_how_many_steps_it_took_of_those_allowed() -> None:
+    samples = sample(posterior_of("ct"), ExactGaussian(max_iterations=2000), draws=3, microbatch=2)
+    assert samples.record["plan"]["steps"] == 2000
+    assert 10 < samples.record["steps_taken"] < 200
 
 
 def test_without_a_measurement_it_draws_from_the_prior() -> None:
