@@ -86,9 +86,14 @@ test-cuda: .venv/.dev ## the GPU tests; add TORCH=cuda the first time
 bench: ## nothing yet
 	@echo "make bench: no benchmark exists yet; nothing was measured."
 
-verify: .venv/.dev ## the dot-product error of every operator, as a table
-	@echo "== verify: adjoints. No sampler is verified here yet: there is none."
+verify: .venv/.dev ## operators against their adjoints, solvers against closed forms, as tables
+	@echo "== verify: adjoints, the dot-product error of every operator"
 	$(PY) -m tests.adjoint_table
+	echo
+	echo "== verify: solvers against closed forms"
+	# On 64 voxels threads only wait for one another.
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PY) -m tests.sampler_table
+	echo "== verify took $$SECONDS s"
 
 notebooks: ## nothing yet
 	@echo "make notebooks: no notebook exists yet; nothing was executed."

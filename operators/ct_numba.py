@@ -9,9 +9,12 @@ Importing this module needs numba; `operators.ct` asks for it by name.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from numba import njit, prange
@@ -30,19 +33,30 @@ def forward(rays: ParallelRays, image: Tensor) -> Tensor:
     """Return line integrals (views, columns, batch) of `image` (nu, nv, batch)."""
     source = image.detach().numpy()
     out = np.empty((*rays.data_shape, source.shape[-1]), dtype=source.dtype)
+    with _torch_threads():
+        _forward(rays, source, out)
+    return torch.from_numpy(out)
+
+
+def _forward(rays: ParallelRays, source: Array, out: Array) -> None:
     for start in range(0, source.shape[-1], BLOCK):
         part = slice(start, start + BLOCK)
         block = np.ascontiguousarray(source[..., part])
         result = np.zeros((*rays.data_shape, block.shape[-1]), dtype=block.dtype)
         _project(block, result, rays.along_u, *_walk(rays))
         out[..., part] = result
-    return torch.from_numpy(out)
 
 
 def adjoint(rays: ParallelRays, sinogram: Tensor) -> Tensor:
     """Return the exact transpose: back-projection (nu, nv, batch) of (views, columns, batch)."""
     source = sinogram.detach().numpy()
     out = np.empty((*rays.size, source.shape[-1]), dtype=source.dtype)
+    with _torch_threads():
+        _adjoint(rays, source, out)
+    return torch.from_numpy(out)
+
+
+def _adjoint(rays: ParallelRays, source: Array, out: Array) -> None:
     for start in range(0, source.shape[-1], BLOCK):
         part = slice(start, start + BLOCK)
         block = np.ascontiguousarray(source[..., part])
@@ -51,7 +65,18 @@ def adjoint(rays: ParallelRays, sinogram: Tensor) -> Tensor:
             views = np.flatnonzero(rays.along_u == along_u)
             _back_project(block, result, views, along_u, *_walk(rays))
         out[..., part] = result
-    return torch.from_numpy(out)
+
+
+@contextlib.contextmanager
+def _torch_threads() -> Iterator[None]:
+    """Use as many threads as torch does: numba shares its OpenMP, whose number it would set for both."""
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def _walk(rays: ParallelRays) -> tuple[Array, Array, Array, Array]:

@@ -218,12 +218,23 @@ def test_targets_that_do_nothing_yet_say_so(clone, target):
     assert clone.installs() == []
 
 
-def test_verify_installs_the_tests_and_prints_the_adjoint_table(clone):
+def test_verify_installs_the_tests_and_prints_both_tables(clone):
     result = clone.make("verify")
     assert result.returncode == 0, result.stderr
     assert clone.installs()[-1].endswith("-e .[all,dev]")
-    assert "No sampler is verified here yet" in result.stdout
-    assert "fake python ran: -m tests.adjoint_table" in result.stdout
+    tables = [line for line in result.stdout.splitlines() if line.startswith("fake python ran")]
+    assert tables == ["fake python ran: -m tests.adjoint_table", "fake python ran: -m tests.sampler_table"]
+    assert "solvers against closed forms" in result.stdout
+
+
+@pytest.mark.parametrize("table", ["adjoint_table", "sampler_table"])
+def test_verify_fails_where_a_table_does(clone, table):
+    clone.make("verify")
+    venv = clone.root / ".venv" / "bin" / "python"
+    venv.write_text(
+        venv.read_text().replace('case "$*" in', f'case "$*" in\n  "-m tests.{table}") exit 1 ;;', 1)
+    )
+    assert clone.make("verify").returncode != 0
 
 
 def test_ci_runs_make_test():

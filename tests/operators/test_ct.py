@@ -189,3 +189,15 @@ def test_grids_it_cannot_see_are_named() -> None:
         geometry.with_(middle_row=50.0).operator(grid)
     with pytest.raises(ValueError, match="`engine` must be"):
         geometry.operator(grid, engine="cuda")
+
+
+def test_projecting_leaves_the_number_of_threads_alone() -> None:
+    grid, before = Grid.plane((24, 24), 1.0), torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            operator = ParallelBeamGeometry.around(grid, 5).operator(grid)
+            operator.adjoint(operator(torch.ones(operator.domain.shape)))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -67,12 +67,12 @@ def problems(path: Path | None = None, *overrides: str, env: dict[str, str] | No
 
 def test_later_sources_win(tmp_path: Path) -> None:
     file = tmp_path / "demo.toml"
-    file.write_text("seed = 1\n[scan]\nviews = 10\nphotons = 100\n[solve]\niterations = 10\n")
+    file.write_text("seed = 1\n[scan]\nviews = 10\nphotons = 100\n[cg]\niterations = 10\n")
     env = {"WORKBENCH_SCAN__VIEWS": "20", "WORKBENCH_SCAN__PHOTONS": "200", "PATH": "/bin"}
     config = load(DemoConfig, file, env=env, overrides=["scan.views=30"])
     assert (config.scan.views, config.scan.photons) == (30, 200.0)
-    assert (config.solve.iterations, config.seed) == (10, 1)
-    assert config.solve.gradient_sd == DemoConfig().solve.gradient_sd
+    assert (config.cg.iterations, config.seed) == (10, 1)
+    assert config.tv == DemoConfig().tv
 
 
 def test_the_last_override_of_a_key_wins_and_a_table_sets_several() -> None:
@@ -92,10 +92,10 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
     [
         ("scan.veiws", "scan.views"),
         ("views", "scan.views"),
-        ("solve.views", "scan.views"),
+        ("cg.views", "scan.views"),
         ("phantom.spaceing", "phantom.spacing"),
         ("seeed", "seed"),
-        ("Solve.Gradient_sd", "solve.gradient_sd"),
+        ("Tv.Weight", "tv.weight"),
     ],
 )
 def test_unknown_key_names_the_nearest(typed: str, meant: str) -> None:
@@ -125,13 +125,13 @@ def test_unknown_key_without_a_neighbour_lists_the_known_ones() -> None:
 def test_wrong_values_say_key_expectation_value_origin_and_default(tmp_path: Path) -> None:
     file = tmp_path / "demo.toml"
     file.write_text('# a comment\n[scan]\n\nviews = "many"\n[phantom]\nshape = [1, 2]\n')
-    found = problems(file, "solve.gradient_sd=-1", env={"WORKBENCH_SCAN__PHOTONS": "lots"})
+    found = problems(file, "tv.weight=-1", env={"WORKBENCH_SCAN__PHOTONS": "lots"})
     assert set(found) == {
         f'`scan.views` must be an integer >= 1, got "many" ({file}:4). The default is 60.',
         f"`phantom.shape` must be 3 integers > 0, got [1, 2] ({file}:6). The default is [40, 96, 128].",
         '`scan.photons` must be a number >= 1 and <= 1e+12, got "lots" '
         "(environment variable WORKBENCH_SCAN__PHOTONS). The default is 20000.0.",
-        "`solve.gradient_sd` must be a number > 0, got -1 (--set solve.gradient_sd). The default is 0.0006.",
+        "`tv.weight` must be a number >= 0 and <= 1e+12, got -1 (--set tv.weight). The default is 1000.0.",
     }
 
 
@@ -143,7 +143,7 @@ def test_no_value_is_bent_into_an_integer(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_numbers_must_be_finite(value: str) -> None:
-    assert len(problems(None, f"solve.tolerance={value}")) == 1
+    assert len(problems(None, f"tv.tolerance={value}")) == 1
 
 
 def test_everything_wrong_is_reported_at_once(tmp_path: Path) -> None:
