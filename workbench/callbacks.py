@@ -89,6 +89,12 @@ class ProgressLine(Callback):
         self._say = say
         self._every = check_number(every, "every", non_negative=True)
         self._last = time.monotonic()
+        self._draws = 0
+
+    def start(self, posterior: Posterior, draws: int, steps: int) -> None:
+        """Remember whether there is more than one draw to name."""
+        del posterior, steps
+        self._draws = draws
 
     def step(self, event: StepEvent) -> None:
         """Say where the run is and how long it will take."""
@@ -99,11 +105,11 @@ class ProgressLine(Callback):
         values = {name: v[: event.wanted].double().mean() for name, v in event.info.values.items()}
         numbers = "".join(f", {name} {float(v):.3g}" for name, v in values.items())
         through = event.first + event.wanted - 1
-        which = f"draw {event.first}" if event.wanted == 1 else f"draws {event.first}-{through}"
+        which = f"draw {event.first}: " if event.wanted == 1 else f"draws {event.first}-{through}: "
         steps = (
             f"{event.step} of at most {event.steps}" if event.open_ended else f"{event.step}/{event.steps}"
         )
-        self._say(f"{which}: step {steps}{numbers}{left}")
+        self._say(f"{which if self._draws > 1 else ''}step {steps}{numbers}{left}")
 
 
 class LiveEstimate(Callback):

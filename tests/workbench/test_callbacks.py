@@ -44,6 +44,9 @@ def test_progress_says_where_it_is_and_what_is_left() -> None:
     assert lines[0].startswith("draws 0-1: step 1/10, size ")
     assert lines[0].endswith(" s left")
     assert lines[-1].startswith("draw 4: step 10/10")
+    one: list[str] = []
+    walk(draws=1, callbacks=[ProgressLine(one.append, every=0)])
+    assert one[0].startswith("step 1/10")  # no number where there is but one draw
     few: list[str] = []
     walk(callbacks=[ProgressLine(few.append, every=3600)])
     assert len(few) == 1  # the end
