@@ -38,7 +38,11 @@ Linearise = Callable[[Tensor], tuple[Tensor, Map]]
 ARMIJO = 1e-4
 HALVINGS = 30
 #: Conjugate gradients per step: what they leave unsolved, the next step solves.
-INNER_ITERATIONS = 200
+INNER_ITERATIONS = 1000
+#: The share of a value below which a difference may be rounding, and how much flatter a slope then has to be.
+SLACK, FLATTER = 1e-6, 0.9
+#: Steps without a visible decrease, in value or in error, after which rounding has the last word.
+PATIENCE = 5
 #: The loosest solve of a step, relative to |g|.
 LOOSE = 0.1
 
@@ -87,12 +91,12 @@ def proximal(
 
     x, level = centre, whole(centre)
     if towards is not None:
-        away = _norms(towards) > 0
-        x, level, _ = _line_search(whole, x, level, towards, torch.zeros_like(level), -_blur(level, x), away)
+        x, level = _left(whole, x, level, towards)
     gradient, curvature = linearised(x)
     size = _norms(gradient)
     accuracy = torch.full_like(size, LOOSE)
-    error = torch.full_like(size, torch.inf)
+    error, least = torch.full_like(size, torch.inf), torch.full_like(size, torch.inf)
+    idle = torch.zeros_like(size, dtype=torch.int64)
     reached = torch.zeros_like(size, dtype=torch.bool)
     active = ~reached
     iteration = 0
@@ -105,14 +109,15 @@ def proximal(
         unsolved = torch.where(accuracy > 10 * precision, unsolved, 0.0)
         p = torch.where(column(slope < 0, x), solved.solution, -masked)
         slope = torch.where(slope < 0, slope, -(_norms(masked) ** 2))
-        before = error
         error = torch.where(active, (unsolved - slope).sqrt() / root, error)
-        blur = _blur(level, x)
         above = level
-        x, level, moved = _line_search(whole, x, level, p, slope, blur, active)
+        x, level, moved = _line_search(whole, linearised, x, level, p, slope, active)
         gradient, curvature = linearised(x)
         reached = reached | (active & (error <= goal))
-        stalled = ~moved | ((above - level <= blur) & (error >= before))
+        # Its bound may rise from one step to the next: only several in a row are a standstill.
+        idle = torch.where(error < 0.9 * least, 0, idle + 1)
+        least = torch.minimum(least, error)
+        stalled = ~moved | ((above - level <= SLACK * level.abs()) & (idle >= PATIENCE))
         active = active & ~reached & ~stalled
         last, size = size, _norms(gradient)
         # Quadratic convergence wants solves that become better as fast (Eisenstat and Walker 1996); at the
@@ -142,29 +147,49 @@ def _warn(result: NewtonResult) -> None:
 
 
 def _line_search(
-    value: Map, x: Tensor, level: Tensor, p: Tensor, slope: Tensor, blur: Tensor, active: Tensor
+    value: Map, linearise: Linearise, x: Tensor, level: Tensor, p: Tensor, slope: Tensor, active: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the next point, its value and whether it is another one, per sample."""
+    """Return the next point, its value and whether it is another one, per sample.
+
+    The value is a sum whose rounding hides small decreases. There the slope decides, which has to become
+    flatter (Hager and Zhang 2005).
+    """
     length = active.double()
     found = ~active
     best = level
     for _ in range(HALVINGS):
-        trial = x + column(length, x).to(p.real.dtype if p.is_complex() else p.dtype) * p
+        trial = x + _times(length, p)
         reached = value(trial)
-        fits = reached <= level + ARMIJO * length * slope + blur
+        fits = reached <= level + ARMIJO * length * slope
+        unclear = ~fits & ~found & (reached <= level + SLACK * level.abs())
+        if bool(unclear.any()):
+            there = dots(double(linearise(trial)[0]), double(p))
+            fits = fits | (unclear & (there.abs() <= FLATTER * slope.abs()))
         best = torch.where(fits & ~found, reached, best)
         found = found | fits
         if bool(found.all()):
             break
         length = torch.where(found, length, length / 2)
     length = torch.where(found, length, 0.0)
-    factor = column(length, x).to(p.real.dtype if p.is_complex() else p.dtype)
-    return torch.where(factor > 0, x + factor * p, x), best, length > 0
+    return torch.where(column(length, x) > 0, x + _times(length, p), x), best, length > 0
 
 
-def _blur(level: Tensor, x: Tensor) -> Tensor:
-    """Return what rounding in the precision of x does to a sum of that size: less is not seen."""
-    return 10 * torch.finfo(x.dtype).eps * torch.where(torch.isfinite(level), level.abs(), 0.0)
+def _left(value: Map, x: Tensor, level: Tensor, towards: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first of x + towards, x + towards / 2, ... that is lower, and its value; else x."""
+    begun, waiting = x, _norms(towards) > 0
+    for halvings in range(HALVINGS):
+        trial = begun + towards / 2**halvings
+        reached = value(trial)
+        taken = waiting & (reached < level)
+        x, level = torch.where(column(taken, x), trial, x), torch.where(taken, reached, level)
+        waiting = waiting & ~taken
+        if not bool(waiting.any()):
+            break
+    return x, level
+
+
+def _times(length: Tensor, p: Tensor) -> Tensor:
+    return column(length, p).to(p.real.dtype if p.is_complex() else p.dtype) * p
 
 
 def _components(x: Tensor) -> int:
