@@ -5,9 +5,11 @@
 in the coordinates of `gaussian_system` (Matheron's rule; Hoffman and Ribak 1991). What was not measured
 keeps the draw of the prior, digit by digit. The only error is that of the solve, in double precision
 whatever the data come in: single precision would lose the spread at a high signal to noise. It is
-measured in the norm of M^H M + I, the inverse of the posterior covariance: in posterior standard
-deviations. What the last `DELAY` iterations gained is what the error was before them (Strakos and
-Tichy 2002).
+measured in the norm of G = M^H M + I, the inverse of the posterior covariance: in posterior standard
+deviations. No eigenvalue of G is below 1, which bounds it from above at every iteration j by Gauss-Radau
+quadrature (Golub and Meurant 1997; the recurrence of Meurant and Tichy 2013), a_j the steps of CG:
+
+    |e_j|_G^2 <= g_j |r_j|^2,    g_0 = 1 / mu,    g_j+1 = (g_j - a_j) / (mu (g_j - a_j) + |r_j+1|^2 / |r_j|^2)
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ from workbench.solvers.gaussian_system import GaussianSystem
 
 __all__ = ["ExactGaussian", "ExactGaussianState"]
 
-#: Iterations by which the error is known late.
-DELAY = 10
+#: mu: a little below the least eigenvalue that G can have.
+LEAST = 0.999
 
 
 @dataclass(frozen=True)
@@ -44,19 +46,21 @@ class ExactGaussianState:
     white: Tensor
     solve: CGState | None
     correction: Tensor | None
-    gains: Tensor | None
+    #: g_j, and the bound on the error in posterior sd, root mean square over the real components.
+    radau: Tensor | None
+    error: Tensor | None
 
 
 @dataclass(frozen=True)
 class ExactGaussian(Solver[ExactGaussianState]):
     """Exact samples of a Gaussian prior under a linear-Gaussian likelihood, or of the prior alone.
 
-    `accuracy` is the root mean square error of the solve, in posterior standard deviations: 1e-3 adds a
-    millionth to the variance. Where it is not reached, a warning says so. `max_iterations` is a limit,
-    not a cost.
+    `accuracy` bounds the root mean square error of the solve, in posterior standard deviations: small
+    enough for draws to be the same in any company to 1e-5. Where it is not reached, a warning says so.
+    `max_iterations` is a limit, not a cost.
     """
 
-    accuracy: float = 1e-3
+    accuracy: float = 1e-5
     max_iterations: int = 5000
 
     kind: ClassVar[Kind] = Kind.EXACT_SAMPLE  # type: ignore[misc]
@@ -79,29 +83,31 @@ class ExactGaussian(Solver[ExactGaussianState]):
         wide = _wide(posterior, like)
         white = keys.normals(posterior.space.shape, "exact gaussian: prior", like=wide)
         if posterior.likelihood is None:
-            return ExactGaussianState(white, None, None, None)
+            return ExactGaussianState(white, None, None, None, None)
         system = GaussianSystem.of(posterior, wide)
         noise = keys.normals(system.matrix.codomain.shape, "exact gaussian: data", like=system.data)
         side = system.perturbed_side(noise, white)
         if system.matrix.has_closed_form:
-            return ExactGaussianState(white, None, system.matrix.normal_solve(side, 1.0), None)
+            return ExactGaussianState(white, None, system.matrix.normal_solve(side, 1.0), None, None)
         # Its own stop is for what is solved to the last digit.
         solve = cg_start(system.apply, side, tolerance=4 * torch.finfo(side.dtype).eps)
-        return ExactGaussianState(white, solve, None, solve.gain.new_full((len(side), DELAY), torch.inf))
+        radau = torch.full_like(solve.gain, 1 / LEAST)
+        return ExactGaussianState(white, solve, None, radau, torch.full_like(radau, torch.inf))
 
     def step(
         self, posterior: Posterior, state: ExactGaussianState, row: PlanRow, keys: Keys
     ) -> tuple[ExactGaussianState, Info]:
         """Do one iteration."""
         del keys
-        if state.solve is None or state.gains is None:
+        if state.solve is None or state.radau is None or state.error is None:
             return state, Info(finished=True)
-        system = GaussianSystem.of(posterior, state.white)
-        solve = state.solve if state.solve.finished else cg_step(system.apply, state.solve)
-        gains = torch.cat([state.gains[:, 1:], solve.gain[:, None]], dim=1)
-        # A draw that stands still gains nothing more: it keeps the error it had.
-        gains = torch.where(state.solve.active[:, None], gains, state.gains)
-        error = solve.unit * (gains.sum(dim=1) / posterior.space.size).sqrt()
+        system, before = GaussianSystem.of(posterior, state.white), state.solve
+        solve = before if before.finished else cg_step(system.apply, before)
+        radau = _radau(state.radau, before, solve)
+        components = posterior.space.size * (2 if posterior.space.is_complex else 1)
+        error = solve.unit * (radau * solve.energy / components).sqrt()
+        # A draw that stands still keeps the error it had.
+        error = torch.where(before.active, error, state.error)
         active = solve.active & (error > self.accuracy)
         finished = solve.finished or not bool(active.any())
         solve = replace(solve, active=active, stalled=solve.stalled | ~active, finished=finished)
@@ -112,7 +118,7 @@ class ExactGaussian(Solver[ExactGaussianState]):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        moved = ExactGaussianState(state.white, solve, None, gains)
+        moved = ExactGaussianState(state.white, solve, None, radau, error)
         return moved, Info(lambda: self.answer(posterior, moved), {"accuracy": error}, finished)
 
     def answer(self, posterior: Posterior, state: ExactGaussianState) -> Tensor:
@@ -130,6 +136,16 @@ class ExactGaussian(Solver[ExactGaussianState]):
         """Return what the right-hand side takes: A and its adjoint."""
         del plan
         return Cost(operator_calls=0 if posterior.likelihood is None else 2)
+
+
+def _radau(g: Tensor, before: CGState, after: CGState) -> Tensor:
+    """Return g_j+1 from g_j and the iteration between them; begun anew where CG was."""
+    energy = torch.where(before.energy > 0, before.energy, 1.0)
+    rest = (g - after.gain / energy).clamp(min=0)
+    below = LEAST * rest + after.energy / energy
+    fresh = torch.where(below > 0, rest / torch.where(below > 0, below, 1.0), 1 / LEAST)
+    restarted = after.last_true != before.last_true
+    return torch.where(restarted, 1 / LEAST, torch.where(before.active, fresh, g))
 
 
 def _wide(posterior: Posterior, like: Tensor) -> Tensor:

@@ -6,10 +6,11 @@
 
 (Chambolle and Pock 2011.) f is -log p(y | m), through the noise's own prox in the space of the data:
 what a datum weighs stays out of K, whose condition it would spoil. Steps are s_A = rho / |A|,
-s_D = rho / |D|, t = 1 / (rho (|A| + |D|)), which converge for any rho; rho begins as the way that the
-dual has to go over that of the primal variable, and is moved where their residuals differ too much,
-ever less (after Goldstein et al. 2013). u begins at least squares, stopped after `warm` iterations or where
-the data are fitted as well as their noise lets the truth fit them (Morozov's principle).
+s_D = rho c / |D|, t = 1 / (rho (|A| + c |D|)), which converge for any rho and c: rho begins as the way that
+the dual of the data has to go over that of u, rho c as that of the slopes does, so that the unit of u
+plays no part. rho is moved where the residuals differ too much, ever less (after Goldstein et al. 2013).
+u begins at least squares, stopped after `warm` iterations or where the data are fitted as well as their
+noise lets the truth fit them (Morozov's principle).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ MOVE, FADING, LOPSIDED = 0.3, 0.95, 25.0
 
 @dataclass(frozen=True)
 class TotalVariationState:
-    """u, its images under A and D, the dual variables of both, and the balance of the steps."""
+    """u, its images under A and D, the dual variables of both, and the balance of steps: rho, c, move."""
 
     u: Tensor
     image: Tensor
@@ -55,6 +56,7 @@ class TotalVariationState:
     data_dual: Tensor
     slope_dual: Tensor
     rho: float
+    share: float
     move: float
 
 
@@ -114,6 +116,7 @@ class TotalVariation(Solver[TotalVariationState]):
             data_dual=model.slope(image),
             slope_dual=torch.zeros_like(slope),
             rho=1 / size if size > 0 else 1.0,
+            share=self.weight * posterior.space.size**0.5 / scores if scores > 0 and self.weight > 0 else 1.0,
             move=MOVE,
         )
 
@@ -124,7 +127,8 @@ class TotalVariation(Solver[TotalVariationState]):
         del row, keys
         s, model = state, _Model.of(posterior)
         norm_a, norm_d = model.norms
-        step_a, step_d, step_u = s.rho / norm_a, s.rho / norm_d, 1 / (s.rho * (norm_a + norm_d))
+        step_a, step_d = s.rho / norm_a, s.rho * s.share / norm_d
+        step_u = 1 / (s.rho * (norm_a + s.share * norm_d))
 
         # Dual steps.
         point = s.data_dual + step_a * (2 * s.image - s.image_before)
@@ -161,6 +165,7 @@ class TotalVariation(Solver[TotalVariationState]):
             data_dual=data_dual,
             slope_dual=slope_dual,
             rho=rho,
+            share=s.share,
             move=move,
         )
         return moved, Info(u, values, finished=max(shares) <= self.tolerance)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from operators.diagonal import Diagonal
 from operators.errors import ConvergenceWarning
+from operators.matrix import Matrix
+from operators.space import Space
+from tests.oracles import random_element
 from tests.problems import (
     PROBLEMS,
     UNITS,
@@ -21,8 +25,11 @@ from workbench.capabilities import CapabilityError
 from workbench.driver import sample
 from workbench.kinds import Kind
 from workbench.likelihood import Likelihood
+from workbench.noise.gaussian import Gaussian as Noise
 from workbench.noise.poisson import PoissonTransmission
 from workbench.posterior import Posterior
+from workbench.priors.gaussian import DenseGaussian
+from workbench.random import Keys
 from workbench.solvers.exact_gaussian import ExactGaussian
 from workbench.store import TensorStore
 
@@ -137,3 +144,27 @@ def test_more_draws_are_added_by_a_larger_number() -> None:
     more = sample(posterior, ExactGaussian(), draws=7, microbatch=2, store=store).tensor()
     assert torch.equal(more[:3], few)
     assert torch.equal(more, sample(posterior, ExactGaussian(), draws=7, microbatch=2).tensor())
+
+
+@pytest.mark.parametrize("accuracy", [1e-1, 1e-3])
+def test_the_accuracy_it_states_is_a_bound_where_convergence_is_slow(accuracy: float) -> None:
+    """Few weakly measured directions beside many strong ones: what CG gained lately says little."""
+    size = 400
+    strong = torch.logspace(3.5, 4, size - 15, dtype=torch.float64)
+    values = torch.cat([torch.linspace(0.3, 1, 15, dtype=torch.float64), strong])
+    space = Space((size,))
+    mixing = torch.linalg.qr(random_element(Space((size, size)), seed=3)).Q
+    operator = Diagonal(space, values) @ Matrix(space, space, mixing)
+    assert not operator.has_closed_form
+    prior = DenseGaussian(space, 0.0, torch.eye(size, dtype=torch.float64))
+    data = Keys(5, (0,)).normals((size,), "data", like=torch.empty(0, dtype=torch.float64))[0]
+    posterior = Posterior(prior, Likelihood(operator, Noise(1.0), data))
+    solver = ExactGaussian(accuracy=accuracy)
+    drawn = sample(posterior, solver, draws=3, seed=1)
+    best = sample(posterior, ExactGaussian(accuracy=1e-11), draws=3, seed=1).tensor()
+    hessian = (values[:, None] * mixing).T @ (values[:, None] * mixing) + torch.eye(size, dtype=torch.float64)
+    off = drawn.tensor() - best
+    true = ((off @ hessian) * off).sum(1).div(size).sqrt()
+    stated = drawn.record["last_step"]["accuracy"]
+    assert stated <= accuracy
+    assert float(true.max()) <= 1.01 * stated

@@ -171,3 +171,17 @@ def test_an_ill_conditioned_blur_is_begun_where_the_data_are_fitted_not_their_no
         for n in (1000, 3000)
     )
     assert 0 <= soon - late <= 1e-3 * abs(late)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 2e-5, 1e3])
+def test_the_unit_of_u_plays_no_part(scale: float) -> None:
+    """The same problem in u of another unit takes the same steps, to rounding."""
+    problem = posterior_of("ct", 16)
+    base, other = (
+        sample(
+            Posterior(Flat(problem.space, Units(scale=k)), problem.physical_likelihood),
+            TotalVariation(300.0 * k, lower=0.0, iterations=100, tolerance=1e-9),
+        )
+        for k in (1.0, scale)
+    )
+    assert torch.allclose(base.tensor(), other.tensor(), rtol=1e-6, atol=1e-9)
