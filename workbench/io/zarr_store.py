@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import shutil
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import Tensor
 from operators.errors import value_error
 from workbench.export import to_array
 from workbench.io.checks import checked_path
+from workbench.io.interrupts import interrupts_wait
 from workbench.io.whole import sync, written_whole
 from workbench.io.zarr_folder import (
     ZarrDraws,
@@ -48,6 +50,9 @@ from workbench.store import (
 )
 
 __all__ = ["ZarrStore"]
+
+#: What torch.load raises on files that are not whole.
+DAMAGED = (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, TypeError, ValueError)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ELSEWHERE = "Choose another folder for this run."
@@ -117,7 +122,8 @@ class ZarrStore(Store):
         with self._room(header):
             self._sync_draws()
             with written_whole(self._progress) as partial, partial.open("wb") as file:
-                torch.save(content, file)
+                with interrupts_wait():
+                    torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
             sync(self._draws)
@@ -165,7 +171,7 @@ class ZarrStore(Store):
         try:
             content = torch.load(self._progress, map_location="cpu", weights_only=True)
             return Progress(json.loads(content["facts"]), content["tensors"]), content["written"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
+        except DAMAGED as error:
             got = f"{self._progress}: {error}"
             raise value_error(
                 "path", "hold the progress of a run", got, "Remove that file to begin the run again."
