@@ -164,6 +164,11 @@ class BlockDiagonal(LinearOperator):
         parts = zip(self.operators, self._arguments.split(x), strict=True)
         return self._arguments.join([op._apply_gram(part) for op, part in parts])
 
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether normal_solve is exact, without iterations: every block's own is."""
+        return all(op.has_closed_form for op in self.operators)
+
     def _solve_normal(self, b: Tensor, c: Tensor, start: Tensor | None, stopping: Stopping) -> Tensor:
         starts = [None] * len(self.operators) if start is None else self._arguments.split(start)
         solved = []

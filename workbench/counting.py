@@ -77,6 +77,11 @@ class CountedLinear(LinearOperator):
         self._ledger.count("grams", x.shape[0])
         return self.op._apply_gram(x)
 
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether the wrapped operator's normal_solve is exact, without iterations."""
+        return self.op.has_closed_form
+
     def _congruence(self, inner: Spectrum) -> Spectrum | None:
         return self.op._congruence(inner)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from operators import linalg
 from operators.affine import Affine
 from operators.base import Operator
-from operators.batch import column, dots
+from operators.batch import column
 from operators.checks import check_count, check_finite, check_number
 from operators.constant import Constant, moved, single_device
 from operators.errors import type_error, value_error
@@ -29,9 +29,10 @@ from operators.grid import Grid
 from operators.linear import LinearOperator, Scaled
 from operators.space import Space
 from workbench.laplacian import BatchTrace, probed_trace, second_derivative
-from workbench.newton import Map, proximal
+from workbench.newton import Map, proximal, way_out
 from workbench.noise.base import GaussianForm, Noise, Value, counted, detached, device_named, per_sample
 from workbench.random import Keys
+from workbench.white_solve import white_prox
 
 __all__ = ["BatchTrace", "Likelihood"]
 
@@ -167,11 +168,11 @@ class Likelihood:
     ) -> Tensor:
         """Return argmin_x -log p(y | x) + |x - c|^2 / (2 r^2); `r` broadcasts over the batch axes.
 
-        Linear-Gaussian: one `normal_solve`, differentiable, with its `tolerance` and `max_iterations`
-        (1000). Else Newton-CG from c to within `tolerance` (1e-4 in single, 1e-8 in double precision)
-        standard deviations of exp(-what is minimised), root mean square, in at most `max_iterations` (200)
-        steps: fast for a log-concave law of a linear A, linearly else, and to a local minimum where the
-        problem is not convex. Both warn where they stop short.
+        To within `tolerance` (1e-4 in single, 1e-8 in double precision) standard deviations of exp(-what is
+        minimised), root mean square. Linear-Gaussian: in closed form where there is one, else in at most
+        `max_iterations` (5000) of conjugate gradients, in double precision; differentiable. Else Newton-CG
+        from c in at most `max_iterations` (200) steps: fast for a log-concave law of a linear A, linearly
+        else, and to a local minimum where the problem is not convex. Both warn where they stop short.
         """
         self._check(c, "c")
         r = per_sample(r, "r", c.shape[: c.ndim - self.domain.ndim], c)
@@ -195,7 +196,7 @@ class Likelihood:
         z = self._served("z", c)
         data = z + keys.normals(b.codomain.shape, f"{purpose}: data", like=z)
         white = keys.normals(self.domain.shape, f"{purpose}: point", like=c)
-        return self._solved(c + _per_row(r, c) * white, data, r, tolerance, None)
+        return self._solved(c, data, r, tolerance, None, white)
 
     def draw(self, x: Tensor, keys: Keys, purpose: str = "noise") -> Tensor:
         """Return data drawn for each row of `x` (draws, *shape)."""
@@ -261,16 +262,35 @@ class Likelihood:
         return linalg.TraceEstimate(factor * trace.value, factor * trace.standard_error)
 
     def _solved(
-        self, c: Tensor, z: Tensor, r: Value, tolerance: float | None, max_iterations: int | None
+        self,
+        c: Tensor,
+        z: Tensor,
+        r: Value,
+        tolerance: float | None,
+        max_iterations: int | None,
+        white: Tensor | None = None,
     ) -> Tensor:
-        # Solved for the way from c: close to c, its digits would be lost in those of c.
+        """Return the prox, or with `white` the draw that has it for its mean, of data z.
+
+        x = c + r v with v white beforehand: what is measured tells of v alone, to its own precision.
+        """
         b = self.whitened[0]
-        side = b.apply_adjoint(z - b.apply(c))
-        # The multiple is taken out: operators may know solves that multiples of them do not.
+        limit = 5000 if max_iterations is None else max_iterations
         square, operator = _unscaled(b)
-        limit = 1000 if max_iterations is None else max_iterations
-        shift = 1 / (r * r * square)
-        return c + operator.normal_solve(side / square, shift, tolerance=tolerance, max_iterations=limit)
+        point = c if white is None else c + _per_row(r, c) * white
+        if operator.has_closed_form:
+            # The multiple is taken out: operators may know solves that multiples of them do not.
+            side = b.apply_adjoint(z - b.apply(point)) / square
+            return point + operator.normal_solve(side, 1 / (r * r * square), max_iterations=limit)
+        goal = _accuracy(c) if tolerance is None else check_number(tolerance, "tolerance", positive=True)
+        with torch.no_grad():
+            x = white_prox(b, point, z, r, goal, limit)
+        if not torch.is_grad_enabled() or not any(isinstance(t, Tensor) and t.requires_grad for t in (c, r)):
+            return x
+        # What is left of the equation is next to nothing; its derivative is that of the answer.
+        pull = _per_row(1 / (r * r), c)
+        rest = b.apply_adjoint(z - b.apply(x)) - pull * (x - point)
+        return x + operator.normal_solve(rest / square, 1 / (r * r * square), max_iterations=limit)
 
     def _newton(self, c: Tensor, r: Value, tolerance: float | None, max_iterations: int) -> Tensor:
         operator, data = self.operator, self._served("data", c)
@@ -292,22 +312,11 @@ class Likelihood:
             linearise,
             centre,
             r,
-            towards=self._away(centre, data),
+            towards=way_out(operator, centre, self.noise.escape(self._predicted(centre), data)),
             tolerance=tolerance,
             max_iterations=max_iterations,
         )
         return result.solution.reshape(c.shape)
-
-    def _away(self, x: Tensor, data: Tensor) -> Tensor | None:
-        """Return the step d to likelier predictions from maxima of -log p, which no gradient leaves."""
-        target = self.noise.escape(self._predicted(x), data)
-        if target is None:
-            return None
-        d = self.operator.apply_vjp(x, target)
-        image = self.operator.apply_jvp(x, d)
-        # The length that fits J d to the target best.
-        square = dots(image, image)
-        return d * column(torch.where(square > 0, dots(d, d) / torch.where(square > 0, square, 1.0), 0.0), d)
 
     def _check(self, x: Tensor, argument: str) -> None:
         self.operator._check(x, self.domain, argument)
@@ -322,6 +331,11 @@ class Likelihood:
 
 def _per_row(value: Value, like: Tensor) -> Value:
     return column(value, like) if isinstance(value, Tensor) else value
+
+
+def _accuracy(c: Tensor) -> float:
+    """Return what is asked for when nothing is said."""
+    return 1e-4 if c.dtype in (torch.float32, torch.complex64) else 1e-8
 
 
 def _unscaled(operator: LinearOperator) -> tuple[float, LinearOperator]:

@@ -23,13 +23,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from operators.base import Operator
 from operators.batch import column, dots
 from operators.cg import conjugate_gradient
 from operators.checks import check_count, check_number
 from operators.errors import ConvergenceWarning
 from workbench.noise.base import double
 
-__all__ = ["NewtonResult", "proximal"]
+__all__ = ["NewtonResult", "proximal", "way_out"]
 
 Map = Callable[[Tensor], Tensor]
 Linearise = Callable[[Tensor], tuple[Tensor, Map]]
@@ -133,6 +134,17 @@ def proximal(
     result = NewtonResult(x, iteration, error, reached)
     _warn(result)
     return result
+
+
+def way_out(operator: Operator, x: Tensor, target: Tensor | None) -> Tensor | None:
+    """Return the step d from x, a maximum of -log p that no gradient leaves, to the data `target`."""
+    if target is None:
+        return None
+    d = operator.apply_vjp(x, target)
+    image = operator.apply_jvp(x, d)
+    # The length that fits J d to the target best.
+    square = dots(image, image)
+    return d * column(torch.where(square > 0, dots(d, d) / torch.where(square > 0, square, 1.0), 0.0), d)
 
 
 def _warn(result: NewtonResult) -> None:

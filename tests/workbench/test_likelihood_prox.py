@@ -6,9 +6,11 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
+from operators.ct import ParallelBeamGeometry
 from operators.diagonal import Diagonal
 from operators.errors import ConvergenceWarning
 from operators.fourier import Fourier
+from operators.grid import Grid
 from operators.stack import BlockDiagonal
 from tests.contracts import close
 from tests.likelihood_cases import (
@@ -199,3 +201,38 @@ def test_exact_draws_from_the_prox(kind: str, noise: Noise | type[CorrelatedGaus
     assert error.abs().max() <= 5 * math.sqrt(2 / count)
     again = value.prox_draw(c[5:8], r, keys(3, first=5), tolerance=1e-6)
     assert close(again, drawn[5:8], 1e-5)
+
+
+def scan(sigma: float) -> Likelihood:
+    """Return a CT scan in single precision, at a signal to noise of a few hundred where sigma is 1e-3."""
+    grid = Grid.plane((16, 16), 1.0)
+    op = ParallelBeamGeometry.around(grid, 12).operator(grid)
+    x = torch.zeros(op.domain.shape)
+    x[:, 4:12, 6:14] = 0.02
+    noise = Gaussian(sigma)
+    return Likelihood(op, noise, noise.draw(op(x)[None], keys(1))[0])
+
+
+def test_draws_of_the_prox_are_exact_in_single_precision_at_a_high_signal_to_noise() -> None:
+    """The right side grows with r B^H B: a stop relative to it left one direction 90 times too wide."""
+    value, r, count = scan(1e-3), 1.0, 200
+    b, z = value.whitened
+    eye = torch.eye(256, dtype=torch.float64).reshape(256, 1, 16, 16)
+    matrix = b(eye).reshape(256, -1).T
+    hessian = matrix.T @ matrix + torch.eye(256, dtype=torch.float64) / r**2
+    mean = torch.linalg.solve(hessian, matrix.T @ z.double().flatten())
+    values, vectors = torch.linalg.eigh(hessian)
+    c = torch.zeros(count, 1, 16, 16)
+    drawn = ((value.prox_draw(c, r, keys(count)).double().flatten(1) - mean) @ vectors) * values.sqrt()
+    variance = drawn.square().mean(0)
+    assert float(variance.max()) < 1 + 5 * (2 / count) ** 0.5
+    assert float(variance.min()) > 1 - 5 * (2 / count) ** 0.5
+    off = value.prox(c[:1], r).double().flatten() - mean
+    assert float((off @ hessian @ off / 256).sqrt()) < 2e-4
+
+
+def test_a_prox_that_is_not_reached_says_by_how_much() -> None:
+    with pytest.warns(
+        ConvergenceWarning, match=r"deviations from its minimum, not 0\.0001, after 20"
+    ):
+        scan(1e-3).prox(torch.zeros(1, 1, 16, 16), 1.0, max_iterations=20)

@@ -5,23 +5,18 @@
 in the coordinates of `gaussian_system` (Matheron's rule; Hoffman and Ribak 1991). What was not measured
 keeps the draw of the prior, digit by digit. The only error is that of the solve, in double precision
 whatever the data come in: single precision would lose the spread at a high signal to noise. It is
-measured in the norm of G = M^H M + I, the inverse of the posterior covariance: in posterior standard
-deviations. No eigenvalue of G is below 1, which bounds it from above at every iteration j by Gauss-Radau
-quadrature (Golub and Meurant 1997; the recurrence of Meurant and Tichy 2013), a_j the steps of CG:
-
-    |e_j|_G^2 <= g_j |r_j|^2,    g_0 = 1 / mu,    g_j+1 = (g_j - a_j) / (mu (g_j - a_j) + |r_j+1|^2 / |r_j|^2)
+measured in posterior standard deviations, by a bound from above (`white_solve`).
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from operators.cg import CGState, cg_start, cg_step
 from operators.checks import check_count, check_number
 from operators.errors import ConvergenceWarning
 from workbench.capabilities import Capabilities
@@ -32,11 +27,9 @@ from workbench.priors.gaussian import Gaussian
 from workbench.random import Keys
 from workbench.solvers.base import Cost, Info, Solver
 from workbench.solvers.gaussian_system import GaussianSystem
+from workbench.white_solve import WhiteState, white_start, white_step
 
 __all__ = ["ExactGaussian", "ExactGaussianState"]
-
-#: mu: a little below the least eigenvalue that G can have.
-LEAST = 0.999
 
 
 @dataclass(frozen=True)
@@ -44,11 +37,8 @@ class ExactGaussianState:
     """The draw from the prior, and its correction: under way, or known, or none without a measurement."""
 
     white: Tensor
-    solve: CGState | None
+    solve: WhiteState | None
     correction: Tensor | None
-    #: g_j, and the bound on the error in posterior sd, root mean square over the real components.
-    radau: Tensor | None
-    error: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -83,42 +73,33 @@ class ExactGaussian(Solver[ExactGaussianState]):
         wide = _wide(posterior, like)
         white = keys.normals(posterior.space.shape, "exact gaussian: prior", like=wide)
         if posterior.likelihood is None:
-            return ExactGaussianState(white, None, None, None, None)
+            return ExactGaussianState(white, None, None)
         system = GaussianSystem.of(posterior, wide)
         noise = keys.normals(system.matrix.codomain.shape, "exact gaussian: data", like=system.data)
         side = system.perturbed_side(noise, white)
         if system.matrix.has_closed_form:
-            return ExactGaussianState(white, None, system.matrix.normal_solve(side, 1.0), None, None)
-        # Its own stop is for what is solved to the last digit.
-        solve = cg_start(system.apply, side, tolerance=4 * torch.finfo(side.dtype).eps)
-        radau = torch.full_like(solve.gain, 1 / LEAST)
-        return ExactGaussianState(white, solve, None, radau, torch.full_like(radau, torch.inf))
+            return ExactGaussianState(white, None, system.matrix.normal_solve(side, 1.0))
+        return ExactGaussianState(white, white_start(system.apply, side), None)
 
     def step(
         self, posterior: Posterior, state: ExactGaussianState, row: PlanRow, keys: Keys
     ) -> tuple[ExactGaussianState, Info]:
         """Do one iteration."""
         del keys
-        if state.solve is None or state.radau is None or state.error is None:
+        if state.solve is None:
             return state, Info(finished=True)
-        system, before = GaussianSystem.of(posterior, state.white), state.solve
-        solve = before if before.finished else cg_step(system.apply, before)
-        radau = _radau(state.radau, before, solve)
-        components = posterior.space.size * (2 if posterior.space.is_complex else 1)
-        error = solve.unit * (radau * solve.energy / components).sqrt()
-        # A draw that stands still keeps the error it had.
-        error = torch.where(before.active, error, state.error)
-        active = solve.active & (error > self.accuracy)
-        finished = solve.finished or not bool(active.any())
-        solve = replace(solve, active=active, stalled=solve.stalled | ~active, finished=finished)
+        system = GaussianSystem.of(posterior, state.white)
+        solve = white_step(system.apply, state.solve, self.accuracy)
+        error, finished = solve.error, solve.solve.finished
         if row.index + 1 == self.max_iterations and not finished:
             warnings.warn(
-                f"ExactGaussian reached an accuracy of {float(error.max()):.1e} sd in {solve.iteration} "
-                f"iterations, not {self.accuracy:g}: its draws are not exact. Raise `max_iterations`.",
+                f"ExactGaussian reached an accuracy of {float(error.max()):.1e} sd in "
+                f"{solve.solve.iteration} iterations, not {self.accuracy:g}: its draws are not exact. "
+                "Raise `max_iterations`.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        moved = ExactGaussianState(state.white, solve, None, radau, error)
+        moved = ExactGaussianState(state.white, solve, None)
         return moved, Info(lambda: self.answer(posterior, moved), {"accuracy": error}, finished)
 
     def answer(self, posterior: Posterior, state: ExactGaussianState) -> Tensor:
@@ -136,16 +117,6 @@ class ExactGaussian(Solver[ExactGaussianState]):
         """Return what the right-hand side takes: A and its adjoint."""
         del plan
         return Cost(operator_calls=0 if posterior.likelihood is None else 2)
-
-
-def _radau(g: Tensor, before: CGState, after: CGState) -> Tensor:
-    """Return g_j+1 from g_j and the iteration between them; begun anew where CG was."""
-    energy = torch.where(before.energy > 0, before.energy, 1.0)
-    rest = (g - after.gain / energy).clamp(min=0)
-    below = LEAST * rest + after.energy / energy
-    fresh = torch.where(below > 0, rest / torch.where(below > 0, below, 1.0), 1 / LEAST)
-    restarted = after.last_true != before.last_true
-    return torch.where(restarted, 1 / LEAST, torch.where(before.active, fresh, g))
 
 
 def _wide(posterior: Posterior, like: Tensor) -> Tensor:
