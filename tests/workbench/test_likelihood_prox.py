@@ -232,7 +232,5 @@ def test_draws_of_the_prox_are_exact_in_single_precision_at_a_high_signal_to_noi
 
 
 def test_a_prox_that_is_not_reached_says_by_how_much() -> None:
-    with pytest.warns(
-        ConvergenceWarning, match=r"deviations from its minimum, not 0\.0001, after 20"
-    ):
+    with pytest.warns(ConvergenceWarning, match=r"deviations from its minimum, not 0\.0001, after 20"):
         scan(1e-3).prox(torch.zeros(1, 1, 16, 16), 1.0, max_iterations=20)
