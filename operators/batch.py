@@ -19,6 +19,11 @@ def largest(a: Tensor) -> Tensor:
     return real.flatten(1).abs().amax(dim=1)
 
 
+def components(a: Tensor) -> int:
+    """Return the number of real components of a sample."""
+    return a[0].numel() * (2 if a.is_complex() else 1)
+
+
 def column(values: Tensor, like: Tensor) -> Tensor:
     """Return one value per sample, shaped to multiply `like`."""
     return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -21,7 +21,6 @@ from torch import Tensor
 from operators import linalg
 from operators.affine import Affine
 from operators.base import Operator
-from operators.batch import column
 from operators.checks import check_count, check_finite, check_number
 from operators.constant import Constant, moved, single_device
 from operators.errors import type_error, value_error
@@ -32,7 +31,7 @@ from workbench.laplacian import BatchTrace, probed_trace, second_derivative
 from workbench.newton import Map, proximal, way_out
 from workbench.noise.base import GaussianForm, Noise, Value, counted, detached, device_named, per_sample
 from workbench.random import Keys
-from workbench.white_solve import white_prox
+from workbench.white_solve import accuracy_asked, white_prox
 
 __all__ = ["BatchTrace", "Likelihood"]
 
@@ -277,20 +276,24 @@ class Likelihood:
         b = self.whitened[0]
         limit = 5000 if max_iterations is None else max_iterations
         square, operator = _unscaled(b)
-        point = c if white is None else c + _per_row(r, c) * white
+        point = c if white is None else c + self._per_sample(r) * white
         if operator.has_closed_form:
             # The multiple is taken out: operators may know solves that multiples of them do not.
             side = b.apply_adjoint(z - b.apply(point)) / square
             return point + operator.normal_solve(side, 1 / (r * r * square), max_iterations=limit)
-        goal = _accuracy(c) if tolerance is None else check_number(tolerance, "tolerance", positive=True)
+        goal = accuracy_asked(tolerance, c)
         with torch.no_grad():
             x = white_prox(b, point, z, r, goal, limit)
         if not torch.is_grad_enabled() or not any(isinstance(t, Tensor) and t.requires_grad for t in (c, r)):
             return x
         # What is left of the equation is next to nothing; its derivative is that of the answer.
-        pull = _per_row(1 / (r * r), c)
+        pull = self._per_sample(1 / (r * r))
         rest = b.apply_adjoint(z - b.apply(x)) - pull * (x - point)
         return x + operator.normal_solve(rest / square, 1 / (r * r * square), max_iterations=limit)
+
+    def _per_sample(self, value: Value) -> Value:
+        """Return what varies over the batch axes shaped to multiply an x."""
+        return value.reshape(*value.shape, *[1] * self.domain.ndim) if isinstance(value, Tensor) else value
 
     def _newton(self, c: Tensor, r: Value, tolerance: float | None, max_iterations: int) -> Tensor:
         operator, data = self.operator, self._served("data", c)
@@ -327,15 +330,6 @@ class Likelihood:
     def __repr__(self) -> str:
         shift = "" if self.offset is None else ", offset"
         return f"Likelihood({self.operator!r}, {self.noise!r}{shift})"
-
-
-def _per_row(value: Value, like: Tensor) -> Value:
-    return column(value, like) if isinstance(value, Tensor) else value
-
-
-def _accuracy(c: Tensor) -> float:
-    """Return what is asked for when nothing is said."""
-    return 1e-4 if c.dtype in (torch.float32, torch.complex64) else 1e-8
 
 
 def _unscaled(operator: LinearOperator) -> tuple[float, LinearOperator]:

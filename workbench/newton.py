@@ -24,11 +24,12 @@ import torch
 from torch import Tensor
 
 from operators.base import Operator
-from operators.batch import column, dots
+from operators.batch import column, components, dots
 from operators.cg import conjugate_gradient
-from operators.checks import check_count, check_number
+from operators.checks import check_count
 from operators.errors import ConvergenceWarning
 from workbench.noise.base import double
+from workbench.white_solve import accuracy_asked
 
 __all__ = ["NewtonResult", "proximal", "way_out"]
 
@@ -77,10 +78,9 @@ def proximal(
     """
     check_count(max_iterations, "max_iterations")
     precision = torch.finfo(centre.dtype).eps
-    default = 1e-4 if precision > 1e-10 else 1e-8
-    goal = default if tolerance is None else check_number(tolerance, "tolerance", positive=True)
+    goal = accuracy_asked(tolerance, centre)
     pull = column(1 / (r * r), centre) if isinstance(r, Tensor) else 1 / (r * r)
-    root = _components(centre) ** 0.5
+    root = components(centre) ** 0.5
 
     def whole(x: Tensor) -> Tensor:
         way = x - centre
@@ -202,11 +202,6 @@ def _left(value: Map, x: Tensor, level: Tensor, towards: Tensor) -> tuple[Tensor
 
 def _times(length: Tensor, p: Tensor) -> Tensor:
     return column(length, p).to(p.real.dtype if p.is_complex() else p.dtype) * p
-
-
-def _components(x: Tensor) -> int:
-    """Return the number of real components of a sample."""
-    return x[0].numel() * (2 if x.is_complex() else 1)
 
 
 def _norms(values: Tensor) -> Tensor:

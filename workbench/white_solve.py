@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from operators.batch import column
+from operators.batch import column, components
 from operators.cg import CGState, cg_start, cg_step
+from operators.checks import check_number
 from operators.errors import ConvergenceWarning
 from operators.linear import LinearOperator
 from workbench.noise.base import double
 
-__all__ = ["WhiteState", "white_prox", "white_solve", "white_start", "white_step"]
+__all__ = ["WhiteState", "accuracy_asked", "white_prox", "white_solve", "white_start", "white_step"]
 
 Map = Callable[[Tensor], Tensor]
 
@@ -43,6 +44,13 @@ class WhiteState:
     def solution(self) -> Tensor:
         """V as it stands."""
         return self.solve.solution
+
+
+def accuracy_asked(tolerance: float | None, like: Tensor) -> float:
+    """Return the error in standard deviations that is allowed: `tolerance`, or what the precision holds."""
+    if tolerance is not None:
+        return check_number(tolerance, "tolerance", positive=True)
+    return 1e-4 if torch.finfo(like.dtype).eps > 1e-10 else 1e-8
 
 
 def white_start(apply: Map, side: Tensor) -> WhiteState:
@@ -106,8 +114,7 @@ def white_prox(
 
 
 def _bound(solve: CGState, radau: Tensor) -> Tensor:
-    components = solve.b[0].numel() * (2 if solve.b.is_complex() else 1)
-    return solve.unit * (radau * solve.energy / components).sqrt()
+    return solve.unit * (radau * solve.energy / components(solve.b)).sqrt()
 
 
 def _radau(g: Tensor, before: CGState, after: CGState) -> Tensor:

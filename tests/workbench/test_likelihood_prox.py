@@ -234,3 +234,11 @@ def test_draws_of_the_prox_are_exact_in_single_precision_at_a_high_signal_to_noi
 def test_a_prox_that_is_not_reached_says_by_how_much() -> None:
     with pytest.warns(ConvergenceWarning, match=r"deviations from its minimum, not 0\.0001, after 20"):
         scan(1e-3).prox(torch.zeros(1, 1, 16, 16), 1.0, max_iterations=20)
+
+
+def test_prox_is_differentiable_with_a_radius_per_sample_of_several_batch_axes() -> None:
+    value = likelihood("real", Gaussian(DATUM))
+    c = random_element(FIELD, 2, 3, seed=3)
+    r = torch.tensor([0.2, 0.5, 1.0], dtype=torch.float64)
+    watched = c.clone().requires_grad_()
+    assert close(value.prox(watched, r).detach(), value.prox(c, r), 1e-7)

@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.batch import dots
+from operators.batch import components, dots
 from operators.cg import cg_start, cg_step
 from operators.checks import check_count, check_number
 from operators.differences import FiniteDifferences
@@ -239,7 +239,7 @@ class _Model:
             return self.forward.apply_adjoint(weights * self.forward.apply(v))
 
         size = (weights * wanted.abs().square()).double().flatten(1).sum(1)
-        noise = wanted[0].numel() * (2 if wanted.is_complex() else 1)
+        noise = components(wanted)
         state = cg_start(normal, side)
         # |A x - m|^2 = |m|^2 - <x, A^H m> in the weighted norm, at every iterate from 0.
         while not state.finished and state.iteration < iterations:
