@@ -7,6 +7,7 @@ from operators.grid import Grid, TimeAxis
 from operators.space import Space
 from workbench.kinds import Kind
 from workbench.samples import Samples
+from workbench.store import Draws, TensorDraws
 from workbench.volume import Volume
 
 GRID = Grid.from_spacing((3, 4, 5), (5.0, 2.0, 1.0), centre=(1.0, 2.0, 3.0)).flip(1)
@@ -47,3 +48,26 @@ def samples_of(
 
 def values(result: Volume | torch.Tensor) -> torch.Tensor:
     return result.data if isinstance(result, Volume) else result
+
+
+class Counted(Draws):
+    """Draws that say how much of them was read at once."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.inner = TensorDraws(tensor)
+        self.largest = 0
+        self.read_in_all = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.inner.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.inner.dtype
+
+    def read(self, draws: slice, region: tuple[slice, ...] = ()) -> torch.Tensor:
+        found = self.inner.read(draws, region)
+        self.largest = max(self.largest, found.nbytes)
+        self.read_in_all += found.nbytes
+        return found

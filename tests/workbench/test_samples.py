@@ -7,36 +7,12 @@ import xarray
 
 from operators.grid import Grid
 from operators.space import Space
-from tests.samples_cases import GRID, MOVIE, SPACES, samples_of, tensor_of, values
+from tests.samples_cases import GRID, MOVIE, SPACES, Counted, samples_of, tensor_of, values
 from workbench.kinds import Kind
 from workbench.samples import Samples
-from workbench.store import Draws, TensorDraws
 from workbench.volume import Volume
 
 SMALL = [1, 1000, 10_000, 2**26]
-
-
-class Counted(Draws):
-    """Draws that say how much of them was read at once."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.inner = TensorDraws(tensor)
-        self.largest = 0
-        self.read_in_all = 0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.inner.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.inner.dtype
-
-    def read(self, draws: slice, region: tuple[slice, ...] = ()) -> torch.Tensor:
-        found = self.inner.read(draws, region)
-        self.largest = max(self.largest, found.nbytes)
-        self.read_in_all += found.nbytes
-        return found
 
 
 # -- what they are -------------------------------------------------------------------------------------

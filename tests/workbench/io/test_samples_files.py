@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from operators.grid import Grid, TimeAxis
 from operators.space import Space
+from tests.samples_cases import Counted
 from tests.samples_files_cases import EVERY, FORMATS, assert_same, bits, samples_of
 from workbench.kinds import Kind
 from workbench.samples import Samples
-from workbench.store import Draws, TensorDraws
 from workbench.volume import SPACES
 
 pytest.importorskip("zarr", reason="zarr needs [io]")
@@ -127,32 +127,12 @@ def test_nothing_is_lost_whatever_is_written_on_it(
 # -- larger than memory --------------------------------------------------------------------------------
 
 
-class Watched(Draws):
-    """Draws that say how much of them was read at once."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.inner, self.largest = TensorDraws(tensor), 0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.inner.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.inner.dtype
-
-    def read(self, draws: slice, region: tuple[slice, ...] = ()) -> torch.Tensor:
-        found = self.inner.read(draws, region)
-        self.largest = max(self.largest, found.nbytes)
-        return found
-
-
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_few_draws_are_written_at_a_time_and_lazily_computed_ones_too(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = Space.field(Grid.from_spacing((4, 32, 32), 1.0), is_complex=True)
-    draws = Watched(samples_of(space, torch.complex64, 9).tensor())
+    draws = Counted(samples_of(space, torch.complex64, 9).tensor())
     samples = Samples(draws, space, Kind.EXACT_SAMPLE)
     monkeypatch.setattr("workbench.io.samples._AT_ONCE", 2**16)
     assert_same(load_samples(save_samples(samples, tmp_path / f"a.{suffix}")), samples[:])
