@@ -103,11 +103,16 @@ class CountedLinear(LinearOperator):
         return self.op._pseudo_solve(b, cutoff)
 
     def norm(self, *, tolerance: float = 1e-6, max_iterations: int = 300, seed: int = 0) -> float:
-        """Return the norm of the wrapped operator, kept there if it keeps it."""
+        """Return the norm of the wrapped operator."""
+        if type(self.op).norm is LinearOperator.norm:
+            # The same iteration, whose products with A^H A come back here to be counted.
+            return super().norm(tolerance=tolerance, max_iterations=max_iterations, seed=seed)
         return self.op.norm(tolerance=tolerance, max_iterations=max_iterations, seed=seed)
 
     def gram_trace(self, *, probes: int = 16, seed: int = 0) -> TraceEstimate:
         """Return the trace of the wrapped operator's A^H A."""
+        if type(self.op).gram_trace is LinearOperator.gram_trace:
+            return super().gram_trace(probes=probes, seed=seed)
         return self.op.gram_trace(probes=probes, seed=seed)
 
 

@@ -21,7 +21,7 @@ from operators.errors import NonFiniteError, type_error, value_error
 from workbench.callbacks import Callback
 from workbench.counting import counted
 from workbench.fingerprint import fingerprint
-from workbench.guards import available_memory, diverged
+from workbench.guards import available_memory, bytes_text, diverged
 from workbench.ledger import Budget, BudgetError, Ledger, peak_memory, reset_peak_memory
 from workbench.plan import SolverPlan
 from workbench.posterior import Posterior
@@ -86,9 +86,11 @@ def sample(
     if not isinstance(solver, Solver):
         got = solver.__name__ if isinstance(solver, type) else type(solver).__name__
         raise type_error("solver", "be a Solver's instance", got, "Such as ConjugateGradient().")
-    if isinstance(callbacks, Callback):
-        got, remedy = type(callbacks).__name__, "Put it into a list."
-        raise type_error("callbacks", "be a sequence of Callbacks", got, remedy)
+    if not isinstance(callbacks, Sequence):
+        remedy = (
+            "Put it into a list." if isinstance(callbacks, Callback) else "Such as [ProgressLine(print)]."
+        )
+        raise type_error("callbacks", "be a sequence of Callbacks", repr(callbacks), remedy)
     if not all(isinstance(callback, Callback) for callback in callbacks):
         raise type_error("callbacks", "be a sequence of Callbacks", [type(c).__name__ for c in callbacks])
     if store is not None and not isinstance(store, Store):
@@ -108,7 +110,7 @@ def sample(
     size = _microbatch(microbatch, count, posterior, like)
     size = solver.particles or (1 if solver.deterministic else size)
     ours = TensorStore() if store is None else store
-    _refuse_what_cannot_be_met(posterior, solver, plan, count, size, limits, ours, like)
+    _refuse_what_cannot_be_met(posterior, solver, plan, count, size, limits, ledger, ours, like)
 
     header = Header(
         space=posterior.space,
@@ -222,6 +224,7 @@ def _refuse_what_cannot_be_met(
     count: int,
     microbatch: int,
     budget: Budget,
+    ledger: Ledger,
     store: Store,
     like: Tensor,
 ) -> None:
@@ -229,11 +232,13 @@ def _refuse_what_cannot_be_met(
     # Particles are all computed, whatever is drawn from them; so are the rows that fill a batch up.
     computed = solver.particles or math.ceil(count / microbatch) * microbatch
     for name in ("network_evaluations", "backward_passes", "operator_calls"):
-        limit, each = getattr(budget, name), getattr(cost, name)
-        if limit is not None and computed * each > limit:
-            fit = limit // each if count <= microbatch else limit // each // microbatch * microbatch
-            remedy = f"Raise it, or draw at most {fit}." if fit and not solver.particles else "Raise it."
-            wanted = f"allow at least {computed * each}: {computed} draws of {each} or more each"
+        limit, each, spent = getattr(budget, name), getattr(cost, name), getattr(ledger, name)
+        if limit is not None and spent + computed * each > limit:
+            fit = (limit - spent) // each
+            fit = fit if count <= microbatch else fit // microbatch * microbatch
+            remedy = f"Raise it, or draw at most {fit}." if fit > 0 and not solver.particles else "Raise it."
+            wanted = f"allow at least {spent + computed * each}: {computed} draws of {each} or more each"
+            wanted += f", and {spent} for the plan" if spent else ""
             raise BudgetError(str(value_error(f"budget.{name}", wanted, limit, remedy)))
     element = posterior.space.size * like.element_size()
     room = available_memory() if isinstance(store, TensorStore) else store.room()
@@ -241,10 +246,8 @@ def _refuse_what_cannot_be_met(
         where = "memory" if isinstance(store, TensorStore) else "the store"
         remedy = f"Draw at most {room // element}."
         remedy += " Or keep them on disk: store=ZarrStore(path)." if where == "memory" else " Or make room."
-        wanted = f"fit into the {room / 2**30:.1f} GiB free in {where}"
-        raise BudgetError(
-            str(value_error("draws", wanted, f"{count} of {element / 2**20:.1f} MiB each", remedy))
-        )
+        wanted = f"fit into the {bytes_text(room)} free in {where}"
+        raise BudgetError(str(value_error("draws", wanted, f"{count} of {bytes_text(element)} each", remedy)))
     if budget.memory_bytes is not None:
         # The state and its successor, one estimate; and the draws, where they are kept in memory.
         least = 3 * microbatch * element + (count * element if isinstance(store, TensorStore) else 0)

@@ -64,6 +64,8 @@ def to_xarray(volume: Volume, *, name: str = "image") -> xarray.DataArray:
         "space": volume.space,
         "affine": volume.grid.affine.ravel().tolist(),
     }
+    if volume.kind is not None:
+        attributes |= {"kind": str(volume.kind), "statistic": volume.statistic}
     data = volume.data
     if data.dtype == torch.bfloat16:
         data = data.float()

@@ -11,7 +11,7 @@ from torch import Tensor
 from workbench.snapshot import pack
 from workbench.solvers.base import Info, Solver
 
-__all__ = ["DivergedError", "available_memory", "diverged", "diverged_rows"]
+__all__ = ["DivergedError", "available_memory", "bytes_text", "diverged", "diverged_rows"]
 
 
 class DivergedError(FloatingPointError):
@@ -61,6 +61,14 @@ def available_memory() -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def bytes_text(size: float) -> str:
+    """Return a number of bytes as people read it."""
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size >= 2**power:
+            return f"{size / 2**power:.1f} {unit}"
+    return f"{size:.0f} bytes"
 
 
 def _components(tensor: Tensor) -> Tensor:

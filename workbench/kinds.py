@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from operators.errors import value_error
+
 __all__ = ["Kind"]
 
 
@@ -24,6 +26,13 @@ class Kind(StrEnum):
     SYNTHETIC_EDIT = "synthetic edit"
     #: The best of several by some score: more extreme than a draw.
     BEST_OF = "best-of"
+
+    @classmethod
+    def require(cls, value: object) -> Kind:
+        """Return the kind that `value` is, or is the text of."""
+        if not isinstance(value, str) or value not in tuple(cls):
+            raise value_error("kind", f"be a Kind: {', '.join(cls)}", repr(value))
+        return cls(value)
 
     @property
     def has_spread(self) -> bool:

@@ -129,9 +129,10 @@ class Ledger:
         return asdict(self) | {"operator_calls": self.operator_calls}
 
     def restore(self, facts: Mapping[str, int | float]) -> None:
-        """Go on from the counters of an earlier session."""
+        """Go on from the counters of an earlier session, with what this one has counted on top."""
         for item in fields(self):
-            setattr(self, item.name, facts.get(item.name, 0))
+            before, now = facts.get(item.name, 0), getattr(self, item.name)
+            setattr(self, item.name, before + now if item.name in COUNTS else before)
 
     @staticmethod
     def _exhausted(name: str, state: str, limit: float) -> None:

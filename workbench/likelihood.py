@@ -174,6 +174,7 @@ class Likelihood:
         else, and to a local minimum where the problem is not convex. Both warn where they stop short.
         """
         self._check(c, "c")
+        check_finite(c, "c")
         r = per_sample(r, "r", c.shape[: c.ndim - self.domain.ndim], c)
         if self.is_linear_gaussian:
             return self._solved(c, self._served("z", c), r, tolerance, max_iterations)
@@ -189,6 +190,7 @@ class Likelihood:
         """
         b, _ = self.whitened
         self._check(c, "c")
+        check_finite(c, "c")
         if c.shape != (len(keys.draws), *self.domain.shape):
             raise value_error("c", f"have shape {(len(keys.draws), *self.domain.shape)}", tuple(c.shape))
         r = per_sample(r, "r", c.shape[:1], c)

@@ -75,6 +75,12 @@ class SolverPlan:
             raise value_error("index", f"be a row, 0 <= index < {self.length}", index)
         return PlanRow(index, {name: values[index] for name, values in self.columns.items()})
 
+    def part(self, start: int, stop: int) -> SolverPlan:
+        """Return the rows `start` <= index < `stop`, counted from 0 again."""
+        if not 0 <= start < stop <= self.length:
+            raise value_error("start, stop", f"be 0 <= start < stop <= {self.length}", (start, stop))
+        return SolverPlan({name: values[start:stop] for name, values in self.columns.items()}, stop - start)
+
     def to_json(self) -> str:
         """Return the plan as text: the same plan gives the same text."""
         facts = {"length": self.length, "columns": {k: list(v) for k, v in sorted(self.columns.items())}}

@@ -79,6 +79,7 @@ class Run:
         if progress is not None:
             self._resume(progress)
             self.ledger.foresee(self._to_come())
+            self.ledger.look(self.like.device, enforce=self._place[0] < self.settings.count)
         self._session = (time.monotonic(), self._place[0] // self.settings.microbatch, self._place[1])
         for callback in self.callbacks:
             callback.start(self.posterior, self.settings.count, len(self.settings.plan))
@@ -280,13 +281,22 @@ class Run:
                 callback.restore(unpack(found["kept"], tensors, dict))
 
     def _to_come(self) -> dict[str, int]:
-        """Return what the batches that are not begun yet cost at least, by the names of a Budget."""
+        """Return what is left to do costs at least, by the names of a Budget."""
         first, step, _ = self._place
-        size, batches = self.solver.particles or self.settings.microbatch, self._batches
-        left = batches if first < self.settings.count else 0
-        left = max(left - first // self.settings.microbatch - (step > 0), 0)
-        each = asdict(self.solver.cost(self.posterior, self.settings.plan))
-        return {name: number * size * left for name, number in each.items()}
+        if first >= self.settings.count:
+            return {}
+        plan, size = self.settings.plan, self.solver.particles or self.settings.microbatch
+        whole = self._cost(plan)
+        untouched = self._batches - (0 if self.solver.particles else first // size) - (step > 0)
+        rest = dict.fromkeys(whole, 0)
+        if 0 < step < len(plan) and not self.solver.plan_is_limit:
+            # Neither what comes before the first step nor what a last step saves is counted twice.
+            begun, later = self._cost(plan.part(0, step)), self._cost(plan.part(step, len(plan)))
+            rest = {name: min(later[name], whole[name] - begun[name]) for name in whole}
+        return {name: size * (whole[name] * untouched + rest[name]) for name in whole}
+
+    def _cost(self, plan: SolverPlan) -> dict[str, int]:
+        return asdict(self.solver.cost(self.posterior, plan))
 
     def _interrupted(self, error: BaseException) -> None:
         """Keep what is done, and say how to go on; the error itself is the caller's."""

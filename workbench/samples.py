@@ -30,7 +30,7 @@ from workbench.draws import (
     checked_weights,
 )
 from workbench.export import component_names, coordinates, describe, draw_axes, to_array
-from workbench.guards import available_memory
+from workbench.guards import available_memory, bytes_text
 from workbench.kinds import Kind
 from workbench.moments import Moments, checked_levels, frequencies_of, quantiles_of, summarise
 from workbench.store import Draws, Header, json_text
@@ -66,9 +66,7 @@ class Samples:
     ) -> None:
         self._space = Space.require(space, "space")
         self._draws = checked_draws(draws, space)
-        if not isinstance(kind, str) or kind not in tuple(Kind):
-            raise value_error("kind", f"be a Kind: {', '.join(Kind)}", repr(kind))
-        self._kind = Kind(kind)
+        self._kind = Kind.require(kind)
         self._log_weights = None if log_weights is None else checked_weights(log_weights, len(self))
         if not isinstance(unit, str) or not unit.isprintable():
             raise type_error("unit", "be text of one line, empty for none", repr(unit))
@@ -225,7 +223,7 @@ class Samples:
         free = available_memory()
         if free is not None and size > free:
             raise MemoryError(
-                f"the {len(self)} draws take {size / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB is "
+                f"the {len(self)} draws take {bytes_text(size)}, and {bytes_text(free)} is "
                 "available. Use mean(), sd() and quantile(), which need a few blocks, or take a part: "
                 "samples[:8].tensor()."
             )
@@ -247,7 +245,7 @@ class Samples:
     def mean(self, *, block_bytes: int = BLOCK_BYTES) -> Volume | Tensor:
         """Return the weighted mean."""
         self._refuse_tokens("mean")
-        return self._result(self._moments(lambda moments: moments.mean, self.dtype, block_bytes))
+        return self._result(self._moments(lambda moments: moments.mean, self.dtype, block_bytes), "mean")
 
     def sd(self, *, block_bytes: int = BLOCK_BYTES) -> Volume | Tensor:
         """Return the weighted standard deviation, unbiased in its square; `workbench.moments` says how.
@@ -259,7 +257,7 @@ class Samples:
         if len(self) == 1:
             raise value_error("samples", "be two or more for sd()", "one draw", "Draw more.")
         real = torch.empty(0, dtype=self.dtype).real.dtype
-        return self._result(self._moments(lambda moments: moments.variance.sqrt(), real, block_bytes))
+        return self._result(self._moments(lambda moments: moments.variance.sqrt(), real, block_bytes), "sd")
 
     @overload
     def quantile(self, q: float, *, block_bytes: int = BLOCK_BYTES) -> Volume | Tensor: ...
@@ -285,7 +283,7 @@ class Samples:
         levels, several = checked_levels(q)
         weights = None if self._log_weights is None else self.weights
         found = quantiles_of(self._draws, weights, levels, check_count(block_bytes, "block_bytes"))
-        results = [self._result(one) for one in found]
+        results = [self._result(one, f"quantile {q:g}") for one, q in zip(found, levels, strict=True)]
         return results if several else results[0]
 
     def frequencies(self, *, block_bytes: int = BLOCK_BYTES) -> Volume | Tensor:
@@ -297,7 +295,8 @@ class Samples:
         found = frequencies_of(self._draws, self.weights, space.classes, size)
         if space.grid is None or space.shape != space.grid.array_shape:
             return found
-        return Volume(found, space.grid, "", self._frame, tuple(str(k) for k in range(space.classes)))
+        names = tuple(str(k) for k in range(space.classes))
+        return Volume(found, space.grid, "", self._frame, names, self._kind, "probability")
 
     # -- how ---------------------------------------------------------------------------------------
 
@@ -305,11 +304,11 @@ class Samples:
         size = check_count(block_bytes, "block_bytes")
         return summarise(self._draws, self.weights, value, dtype, size)
 
-    def _result(self, data: Tensor) -> Volume | Tensor:
+    def _result(self, data: Tensor, statistic: str = "") -> Volume | Tensor:
         names = component_names(self._space)
         if self._space.grid is None or names is None:
             return data
-        return Volume(data, self._space.grid, self._unit, self._frame, names)
+        return Volume(data, self._space.grid, self._unit, self._frame, names, self._kind, statistic)
 
     def _changed(self, draws: Draws, space: Space, weights: Tensor | None, unit: str) -> Samples:
         return Samples(

@@ -15,6 +15,7 @@ from torch import Tensor
 from operators.checks import check_triple
 from operators.errors import type_error, value_error
 from operators.grid import Grid
+from workbench.kinds import Kind
 
 __all__ = ["SPACES", "Volume"]
 
@@ -31,7 +32,8 @@ class Volume:
     `unit` is free text such as "1/mm" or "HU"; the empty string means none. `space` names the world
     that the grid's affine leads to, one of `SPACES`. `components` names the entries of one axis in
     front of all others: ("R", "A", "S") for displacements in mm along the world's axes, which are the
-    same however the array is stored, or the classes of a label map's probabilities.
+    same however the array is stored, or the classes of a label map's probabilities. Of an answer,
+    `kind` says what kind it is, and `statistic` what of several draws: "mean"; empty for a draw itself.
     """
 
     data: Tensor
@@ -39,6 +41,8 @@ class Volume:
     unit: str = ""
     space: str = "scanner"
     components: tuple[str, ...] = ()
+    kind: Kind | None = None
+    statistic: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, Tensor):
@@ -49,6 +53,10 @@ class Volume:
         if self.space not in SPACES:
             raise value_error("space", f"be one of {', '.join(SPACES)}", repr(self.space))
         object.__setattr__(self, "components", _checked_names(self.components))
+        if self.kind is not None:
+            object.__setattr__(self, "kind", Kind.require(self.kind))
+        if not isinstance(self.statistic, str):
+            raise type_error("statistic", "be text, empty for none", repr(self.statistic))
         expected = self._lead + self.grid.array_shape
         if tuple(self.data.shape) != expected:
             what = "the grid's array shape" if not self.components else "components and the grid's axes,"
@@ -60,7 +68,7 @@ class Volume:
     def with_data(
         self, data: Tensor, *, unit: str | None = None, components: tuple[str, ...] | None = None
     ) -> Volume:
-        """Return other values in the same place; unit and components stay unless others are given."""
+        """Return other values in the same place; all else stays unless it is given."""
         return dataclasses.replace(
             self,
             data=data,

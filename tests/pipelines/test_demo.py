@@ -23,6 +23,9 @@ from workbench.phantoms import chest_phantom
 
 pytest.importorskip("nibabel", reason="the demo writes NIfTI: [io]")
 
+# Few iterations are enough to see that every setting has its effect.
+pytestmark = pytest.mark.filterwarnings("ignore:TotalVariation stopped at a residual")
+
 SMALL = (
     "phantom.shape=[6, 32, 40]",
     "phantom.spacing=[8.0, 8.0, 8.0]",

@@ -27,6 +27,7 @@ from workbench.ledger import Budget, BudgetError, BudgetExhausted
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import SpectralGaussian
 from workbench.random import Keys
+from workbench.solvers.annealed_langevin import AnnealedLangevin
 from workbench.solvers.conjugate_gradient import ConjugateGradient
 from workbench.solvers.exact_gaussian import ExactGaussian
 from workbench.store import StoreFull, TensorStore
@@ -97,9 +98,24 @@ def test_budgets_that_cannot_be_met_are_refused_before_the_run() -> None:
 def test_draws_that_do_not_fit_are_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "available_memory", lambda: 1000)
     with pytest.raises(
-        BudgetError, match=r"`draws` must fit into .* Draw at most 6. Or keep them on disk: store=ZarrStore"
+        BudgetError,
+        match=r"fit into the 1000 bytes free in memory, got 100 of \d+ bytes each. "
+        r"Draw at most 6. Or keep them on disk: store=ZarrStore",
     ):
         walk(draws=100)
+
+
+def test_what_the_plan_has_cost_counts() -> None:
+    posterior = posterior_of("ct")
+    solver = AnnealedLangevin(3.0, 0.5, levels=2, steps_per_level=1)
+    ledger = sample(posterior, solver, draws=1).record["ledger"]
+    spent = ledger["operator_calls"] - 4
+    assert spent > 0
+    limit = ledger["operator_calls"] - 1
+    fresh = posterior_of("ct")
+    wanted = rf"allow at least {limit + 1}: 1 draws of 4 or more each, and {spent} for the plan, got {limit}"
+    with pytest.raises(BudgetError, match=wanted):
+        sample(fresh, solver, draws=1, budget=Budget(operator_calls=limit))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +131,7 @@ def test_draws_that_do_not_fit_are_refused_before_the_run(monkeypatch: pytest.Mo
         ({"checkpoint_seconds": -1.0}, "`checkpoint_seconds`"),
         ({"callbacks": [print]}, "`callbacks` must be a sequence of Callbacks"),
         ({"callbacks": ProgressLine(print)}, "Put it into a list"),
+        ({"callbacks": print}, r"sequence of Callbacks, got <built-in .*Such as \[ProgressLine\(print\)\]"),
         ({"store": "run.zarr"}, "`store` must be a Store or None, got str. On disk: ZarrStore"),
         ({"dtype": torch.float16}, "`dtype` must be torch.float32 or torch.float64"),
         ({"dtype": "float32"}, "`dtype` must be torch.float32 or torch.float64"),
@@ -170,6 +187,28 @@ def test_a_budget_that_what_is_left_exceeds_is_refused_before_it_is_spent() -> N
     with pytest.raises(BudgetError, match=r"allow at least \d+: \d+ are spent, and \d+ or more are to come"):
         walk(store, solver=greedy, budget=Budget(network_evaluations=71), callbacks=[live])
     assert spent == []
+
+
+def test_the_rest_of_a_batch_counts_when_a_run_goes_on() -> None:
+    store = TensorStore()
+    # Batches of two draws, ten steps of one evaluation, and one that is not declared. The second batch is
+    # stopped at its sixth step, which is done again.
+    greedy = Walk(hidden=1)
+    with pytest.raises(KeyboardInterrupt):
+        walk(store, draws=4, solver=greedy, checkpoint_seconds=0.0, callbacks=[StopAfter(16)])
+    with pytest.raises(BudgetError, match="allow at least 74: 64 are spent, and 10 or more are to come"):
+        walk(store, draws=4, solver=greedy, budget=Budget(network_evaluations=73))
+
+
+def test_seconds_that_are_spent_allow_no_further_step() -> None:
+    store, seen = TensorStore(), []
+    slow = Walk(steps=10000)
+    with pytest.raises(BudgetExhausted):
+        walk(store, solver=slow, budget=Budget(seconds=0.05))
+    live = LiveEstimate(lambda step, _: seen.append(step))
+    with pytest.raises(BudgetExhausted):
+        walk(store, solver=slow, budget=Budget(seconds=0.01), callbacks=[live])
+    assert seen == []
 
 
 def test_seconds_are_enforced() -> None:

@@ -8,6 +8,7 @@ import torch
 
 from operators.grid import Grid, TimeAxis
 from workbench.export import to_xarray
+from workbench.kinds import Kind
 from workbench.volume import Volume
 
 
@@ -81,3 +82,11 @@ def test_bfloat16_becomes_single_precision_and_says_so() -> None:
     assert array.dtype == np.float32
     assert array.attrs["converted_from"] == "bfloat16"
     assert array.values.ravel().tolist() == [1.0, 2.5, -3.0]
+
+
+def test_the_kind_of_an_answer_is_shown() -> None:
+    grid = Grid.from_spacing((1, 2, 2), 1.0)
+    volume = Volume(torch.zeros(1, 2, 2), grid, kind=Kind.EXACT_SAMPLE, statistic="mean")
+    attributes = to_xarray(volume).attrs
+    assert (attributes["kind"], attributes["statistic"]) == ("exact sample", "mean")
+    assert "kind" not in to_xarray(Volume(torch.zeros(1, 2, 2), grid)).attrs

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from operators.ct import ParallelBeamGeometry
 from operators.diagonal import Diagonal
-from operators.errors import ConvergenceWarning
+from operators.errors import ConvergenceWarning, NonFiniteError
 from operators.fourier import Fourier
 from operators.grid import Grid
+from operators.identity import Identity
+from operators.space import Space
 from operators.stack import BlockDiagonal
 from tests.contracts import close
 from tests.likelihood_cases import (
@@ -242,3 +244,11 @@ def test_prox_is_differentiable_with_a_radius_per_sample_of_several_batch_axes()
     r = torch.tensor([0.2, 0.5, 1.0], dtype=torch.float64)
     watched = c.clone().requires_grad_()
     assert close(value.prox(watched, r).detach(), value.prox(c, r), 1e-7)
+
+
+def test_a_point_that_is_no_number_is_named() -> None:
+    space = Space.field(Grid.plane((2, 2), 1.0))
+    likelihood = Likelihood(Identity(space), Gaussian(1.0), torch.zeros(space.shape))
+    c = torch.full(space.shape, torch.nan)
+    with pytest.raises(NonFiniteError, match="`c` must hold finite values only"):
+        likelihood.prox(c, 1.0)

@@ -67,3 +67,12 @@ def test_the_hash_is_the_same_in_another_process() -> None:
 def test_mistakes(make: object, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         make()  # type: ignore[operator]
+
+
+def test_a_part_of_a_plan() -> None:
+    plan = SolverPlan({"sigma": (3.0, 2.0, 1.0)})
+    assert plan.part(1, 3) == SolverPlan({"sigma": (2.0, 1.0)})
+    assert len(SolverPlan.steps(5).part(0, 2)) == 2
+    for bad in ((1, 1), (-1, 2), (0, 4)):
+        with pytest.raises(ValueError, match="`start, stop` must be 0 <= start < stop <= 3"):
+            plan.part(*bad)

@@ -52,6 +52,7 @@ def test_a_draw_is_a_volume_where_there_is_a_grid(name: str) -> None:
     assert isinstance(one, Volume) == (name not in ("many components", "no grid"))
     if isinstance(one, Volume):
         assert (one.grid, one.unit, one.space) == (samples.grid, "1/mm", "mni")
+        assert (one.kind, one.statistic) == (samples.kind, "")
         assert one.components == {"vector": ("R", "A", "S"), "components": ("0", "1")}.get(name, ())
     assert all(torch.equal(values(a), b) for a, b in zip(samples, x, strict=True))
     with pytest.raises(IndexError, match=r"there is no draw 11: they are numbered 0\.\.10"):
@@ -100,6 +101,14 @@ def test_quantiles_are_those_of_numpy(name: str, block_bytes: int) -> None:
     assert isinstance(found, list)
     assert np.allclose(torch.stack([values(one) for one in found]), expected, rtol=1e-12, atol=1e-14)
     assert torch.equal(values(samples.quantile(0.5)), values(found[2]))
+
+
+def test_results_carry_the_kind_and_what_they_are_of_it() -> None:
+    samples, _, _ = samples_of(SPACES["real"])
+    results = [samples.mean(), samples.sd(), *samples.quantile([0.05, 0.5])]
+    assert all(isinstance(one, Volume) and one.kind is samples.kind for one in results)
+    found = [one.statistic for one in results if isinstance(one, Volume)]
+    assert found == ["mean", "sd", "quantile 0.05", "quantile 0.5"]
 
 
 def test_results_have_the_precision_of_the_draws() -> None:
@@ -235,7 +244,7 @@ def test_masks_and_slices_select() -> None:
 def test_what_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     samples, x, _ = samples_of(SPACES["real"])
     monkeypatch.setattr("workbench.samples.available_memory", lambda: x.nbytes - 1)
-    with pytest.raises(MemoryError, match=r"the 11 draws take .* GiB, .* Use mean\(\), .*samples\[:8\]"):
+    with pytest.raises(MemoryError, match=r"the 11 draws take 5.2 KiB, .* Use mean\(\), .*samples\[:8\]"):
         samples.tensor()
     with pytest.raises(MemoryError):
         samples.to_xarray()

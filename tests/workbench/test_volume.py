@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from operators.grid import Grid, TimeAxis
+from workbench.kinds import Kind
 from workbench.volume import Volume
 
 ROTATION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
@@ -226,3 +227,20 @@ def test_bad_volumes() -> None:
     labels = Volume(torch.zeros(2, 3, 4, dtype=torch.int16), grid)
     with pytest.raises(TypeError, match="be floating point or complex to downsample, got torch.int16"):
         labels.downsample((2, 1, 1))
+
+
+def test_the_kind_of_an_answer_moves_with_it() -> None:
+    grid = Grid.from_spacing((2, 4, 4), 1.0)
+    volume = Volume(torch.zeros(2, 4, 4), grid, kind="exact sample", statistic="sd")  # type: ignore[arg-type]
+    assert volume.kind is Kind.EXACT_SAMPLE
+    for other in (
+        volume.crop(0, (1, 2, 2)),
+        volume.flip(0),
+        volume.downsample(2),
+        volume.with_data(volume.data),
+    ):
+        assert (other.kind, other.statistic) == (Kind.EXACT_SAMPLE, "sd")
+    with pytest.raises(ValueError, match="`kind` must be a Kind: exact sample, .*, got 'truth'"):
+        Volume(volume.data, grid, kind="truth")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`statistic` must be text, empty for none, got 3"):
+        Volume(volume.data, grid, statistic=3)  # type: ignore[arg-type]

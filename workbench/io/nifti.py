@@ -1,7 +1,8 @@
 """NIfTI: read and write with the frame, the units and the time axis kept.
 
 NIfTI stores (x, y, z[, t]) with RAS mm; the workbench (t, z, y, x). Array and affine are turned
-together, so voxels stay where they are in the world. The sform code is the volume's `space`.
+together, so voxels stay where they are in the world. The sform code is the volume's `space`; its unit and
+its kind of answer stand in the description, which viewers show.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from operators.errors import type_error, value_error
 from operators.extras import require
 from operators.grid import Grid, TimeAxis
 from workbench.io.checks import checked_path
+from workbench.io.nifti_description import described, description_of
 from workbench.io.whole import written_whole
 from workbench.volume import Volume
 
@@ -29,8 +31,6 @@ __all__ = ["read_nifti", "write_nifti"]
 _LENGTHS = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 _TIMES = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 _CODES = {"unknown": 0, "scanner": 1, "aligned": 2, "talairach": 3, "mni": 4}
-_UNIT_PREFIX = "unit="
-_DESCRIPTION_BYTES = 79
 _LONGEST_AXIS = 32767
 _HEADER_SIZE_2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
 _KNOWN = "biufc"  # NumPy's letters for booleans, integers, floats, complex numbers
@@ -63,8 +63,9 @@ def read_nifti(path: str | Path, *, dtype: torch.dtype | None = None) -> Volume:
     native = np.ascontiguousarray(values.T, dtype=values.dtype.newbyteorder("="))
     data = torch.from_numpy(native if native.flags.writeable else native.copy())
     description = bytes(image.header["descrip"]).split(b"\0")[0].decode("latin-1")
-    unit = description.removeprefix(_UNIT_PREFIX) if description.startswith(_UNIT_PREFIX) else ""
-    return Volume(data if dtype is None else _converted(data, dtype), grid, unit, space)
+    unit, kind, statistic = description_of(description)
+    data = data if dtype is None else _converted(data, dtype)
+    return Volume(data, grid, unit, space, kind=kind, statistic=statistic)
 
 
 def write_nifti(path: str | Path, volume: Volume) -> Path:
@@ -85,7 +86,7 @@ def write_nifti(path: str | Path, volume: Volume) -> Path:
             f"components {', '.join(volume.components)}",
             "Write one by one: volume.with_data(volume.data[0], components=()).",
         )
-    description = _description(volume.unit)
+    description = described(volume)
     if max(volume.data.shape) > _LONGEST_AXIS:
         raise value_error("volume", f"have axes of at most {_LONGEST_AXIS} for NIfTI", volume.grid)
     code = _CODES[volume.space]
@@ -211,19 +212,6 @@ def _converted(data: Tensor, dtype: torch.dtype) -> Tensor:
             "Read it without dtype and round, clip or take a part of the values yourself.",
         )
     return data.to(dtype)
-
-
-def _description(unit: str) -> bytes:
-    """Return NIfTI's field for free text with the unit in it: NIfTI has none for the unit of values."""
-    text = _UNIT_PREFIX + unit if unit else ""
-    try:
-        encoded = text.encode("latin-1")
-    except UnicodeEncodeError:
-        encoded = b"\0"
-    if b"\0" in encoded or len(encoded) > _DESCRIPTION_BYTES:
-        room = _DESCRIPTION_BYTES - len(_UNIT_PREFIX)
-        raise value_error("unit", f"fit NIfTI: at most {room} characters of Latin-1", repr(unit))
-    return encoded
 
 
 def _storable(data: Tensor) -> Tensor:

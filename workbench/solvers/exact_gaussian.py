@@ -10,15 +10,12 @@ measured in posterior standard deviations, by a bound from above (`white_solve`)
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from operators.checks import check_count, check_number
-from operators.errors import ConvergenceWarning
 from workbench.capabilities import Capabilities
 from workbench.kinds import Kind
 from workbench.plan import PlanRow, SolverPlan
@@ -26,19 +23,17 @@ from workbench.posterior import Posterior
 from workbench.priors.gaussian import Gaussian
 from workbench.random import Keys
 from workbench.solvers.base import Cost, Info, Solver
-from workbench.solvers.gaussian_system import GaussianSystem
-from workbench.white_solve import WhiteState, white_start, white_step
+from workbench.solvers.gaussian_system import GaussianSystem, SystemSolve, warn_if_short, wide_like
 
 __all__ = ["ExactGaussian", "ExactGaussianState"]
 
 
 @dataclass(frozen=True)
 class ExactGaussianState:
-    """The draw from the prior, and its correction: under way, or known, or none without a measurement."""
+    """The draw from the prior, and its correction; none without a measurement."""
 
     white: Tensor
-    solve: WhiteState | None
-    correction: Tensor | None
+    correction: SystemSolve | None
 
 
 @dataclass(frozen=True)
@@ -70,45 +65,32 @@ class ExactGaussian(Solver[ExactGaussianState]):
 
     def init(self, posterior: Posterior, keys: Keys, like: Tensor) -> ExactGaussianState:
         """Return a draw from the prior and the system of its correction, not solved yet."""
-        wide = _wide(posterior, like)
+        wide = wide_like(posterior, like)
         white = keys.normals(posterior.space.shape, "exact gaussian: prior", like=wide)
         if posterior.likelihood is None:
-            return ExactGaussianState(white, None, None)
+            return ExactGaussianState(white, None)
         system = GaussianSystem.of(posterior, wide)
         noise = keys.normals(system.matrix.codomain.shape, "exact gaussian: data", like=system.data)
-        side = system.perturbed_side(noise, white)
-        if system.matrix.has_closed_form:
-            return ExactGaussianState(white, None, system.matrix.normal_solve(side, 1.0))
-        return ExactGaussianState(white, white_start(system.apply, side), None)
+        return ExactGaussianState(white, system.started(system.perturbed_side(noise, white)))
 
     def step(
         self, posterior: Posterior, state: ExactGaussianState, row: PlanRow, keys: Keys
     ) -> tuple[ExactGaussianState, Info]:
         """Do one iteration."""
         del keys
-        if state.solve is None:
+        if state.correction is None:
             return state, Info(finished=True)
         system = GaussianSystem.of(posterior, state.white)
-        solve = white_step(system.apply, state.solve, self.accuracy)
-        error, finished = solve.error, solve.solve.finished
-        if row.index + 1 == self.max_iterations and not finished:
-            warnings.warn(
-                f"ExactGaussian reached an accuracy of {float(error.max()):.1e} sd in "
-                f"{solve.solve.iteration} iterations, not {self.accuracy:g}: its draws are not exact. "
-                "Raise `max_iterations`.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        moved = ExactGaussianState(state.white, solve, None)
-        return moved, Info(lambda: self.answer(posterior, moved), {"accuracy": error}, finished)
+        solve = system.stepped(state.correction, self.accuracy)
+        if row.index + 1 == self.max_iterations:
+            consequence = "its draws are not exact"
+            warn_if_short(solve, self.accuracy, type(self).__name__, consequence, "Raise `max_iterations`.")
+        moved = ExactGaussianState(state.white, solve)
+        return moved, Info(lambda: self.answer(posterior, moved), solve.values, solve.finished)
 
     def answer(self, posterior: Posterior, state: ExactGaussianState) -> Tensor:
         """Return u = mean + R v."""
-        v = state.white
-        if state.solve is not None:
-            v = v + state.solve.solution
-        elif state.correction is not None:
-            v = v + state.correction
+        v = state.white if state.correction is None else state.white + state.correction.solution
         prior = posterior.prior
         u: Tensor = prior.mean_like(v) + prior.root.apply(v)  # type: ignore[attr-defined]
         return u.to(posterior.like().dtype) if posterior.likelihood is not None else u
@@ -117,11 +99,3 @@ class ExactGaussian(Solver[ExactGaussianState]):
         """Return what the right-hand side takes: A and its adjoint."""
         del plan
         return Cost(operator_calls=0 if posterior.likelihood is None else 2)
-
-
-def _wide(posterior: Posterior, like: Tensor) -> Tensor:
-    """Return `like` in double precision, if the physics can compute in it."""
-    likelihood = posterior.likelihood
-    if likelihood is None or torch.float64 not in likelihood.operator.dtypes:
-        return like
-    return like.to(torch.complex128 if like.is_complex() else torch.float64)

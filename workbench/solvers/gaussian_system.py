@@ -10,15 +10,42 @@ A flat prior has no R: then M = B, without the I.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from operators.errors import ConvergenceWarning
 from operators.linear import LinearOperator
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import Gaussian
+from workbench.white_solve import WhiteState, white_start, white_step
 
-__all__ = ["GaussianSystem"]
+__all__ = ["GaussianSystem", "SystemSolve", "warn_if_short", "wide_like"]
+
+
+@dataclass(frozen=True)
+class SystemSolve:
+    """The solution v of the system for one right-hand side: `known` in closed form, or being `approached`."""
+
+    known: Tensor | None
+    approached: WhiteState | None
+
+    @property
+    def solution(self) -> Tensor:
+        """The v that there is by now."""
+        return self.known if self.approached is None else self.approached.solution  # type: ignore[return-value]
+
+    @property
+    def finished(self) -> bool:
+        """Whether no iteration would change it."""
+        return self.approached is None or self.approached.solve.finished
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """What there is to tell of it."""
+        return {} if self.approached is None else {"accuracy": self.approached.error}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +88,41 @@ class GaussianSystem:
         image = self.matrix.gram.apply(v)
         return image + self.ridge * v if self.ridge else image
 
+    def started(self, side: Tensor) -> SystemSolve:
+        """Return the solve of (M^H M + I) v = side before its first iteration."""
+        if self.matrix.has_closed_form:
+            return SystemSolve(self.matrix.normal_solve(side, self.ridge), None)
+        return SystemSolve(None, white_start(self.apply, side))
+
+    def stepped(self, solve: SystemSolve, accuracy: float) -> SystemSolve:
+        """Return it after one more iteration, towards `accuracy` in posterior standard deviations."""
+        if solve.approached is None:
+            return solve
+        return SystemSolve(None, white_step(self.apply, solve.approached, accuracy))
+
     def to_u(self, v: Tensor) -> Tensor:
         """Return mean + R v."""
         if self.prior is None:
             return v
         return self.prior.mean_like(v) + self.prior.root.apply(v)
+
+
+def wide_like(posterior: Posterior, like: Tensor) -> Tensor:
+    """Return `like` in double precision, if the physics can compute in it."""
+    likelihood = posterior.likelihood
+    if likelihood is None or torch.float64 not in likelihood.operator.dtypes:
+        return like
+    return like.to(torch.complex128 if like.is_complex() else torch.float64)
+
+
+def warn_if_short(solve: SystemSolve, accuracy: float, solver: str, consequence: str, remedy: str) -> None:
+    """Warn where the last iteration has not brought `solve` to `accuracy`."""
+    if solve.approached is None or solve.finished:
+        return
+    reached, iterations = float(solve.approached.error.max()), solve.approached.solve.iteration
+    warnings.warn(
+        f"{solver} reached an accuracy of {reached:.1e} sd in {iterations} iterations, not {accuracy:g}: "
+        f"{consequence}. {remedy}",
+        ConvergenceWarning,
+        stacklevel=3,
+    )

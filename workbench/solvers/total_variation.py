@@ -15,6 +15,7 @@ noise lets the truth fit them (Morozov's principle).
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,7 +26,7 @@ from operators.batch import components, dots
 from operators.cg import cg_start, cg_step
 from operators.checks import check_count, check_number
 from operators.differences import FiniteDifferences
-from operators.errors import type_error
+from operators.errors import ConvergenceWarning, type_error
 from operators.linear import LinearOperator
 from workbench.capabilities import Capabilities
 from workbench.kinds import Kind
@@ -124,7 +125,7 @@ class TotalVariation(Solver[TotalVariationState]):
         self, posterior: Posterior, state: TotalVariationState, row: PlanRow, keys: Keys
     ) -> tuple[TotalVariationState, Info]:
         """Do one primal-dual iteration."""
-        del row, keys
+        del keys
         s, model = state, _Model.of(posterior)
         norm_a, norm_d = model.norms
         step_a, step_d = s.rho / norm_a, s.rho * s.share / norm_d
@@ -168,6 +169,13 @@ class TotalVariation(Solver[TotalVariationState]):
             share=s.share,
             move=move,
         )
+        if row.index + 1 == self.iterations and max(shares) > self.tolerance:
+            warnings.warn(
+                f"TotalVariation stopped at a residual of {max(shares):.1e}, not {self.tolerance:g}, after "
+                f"{self.iterations} iterations. Raise `iterations` or `tolerance`.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         return moved, Info(u, values, finished=max(shares) <= self.tolerance)
 
     def answer(self, posterior: Posterior, state: TotalVariationState) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 
 from operators.grid import Grid, TimeAxis
 from workbench.io.nifti import read_nifti, write_nifti
+from workbench.io.nifti_description import description_of
+from workbench.kinds import Kind
 from workbench.volume import Volume
 
 nibabel = pytest.importorskip("nibabel", reason="NIfTI needs the [io] extra")
@@ -168,6 +170,32 @@ def test_units_that_do_not_fit_are_refused(tmp_path: Path, unit: str) -> None:
     volume = phantom()
     with pytest.raises(ValueError, match="`unit` must fit NIfTI: at most 74 characters of Latin-1"):
         write_nifti(tmp_path / "a.nii", volume.with_data(volume.data, unit=unit))
+
+
+@pytest.mark.parametrize("statistic", ["", "mean", "quantile 0.05"])
+@pytest.mark.parametrize("unit", ["", "1/mm", "a;kind=b"])
+@pytest.mark.parametrize("kind", [None, Kind.SUPERVISED_ESTIMATE])
+def test_the_kind_of_answer_is_kept(tmp_path: Path, kind: Kind | None, unit: str, statistic: str) -> None:
+    image = phantom()
+    volume = Volume(image.data, image.grid, unit, image.space, kind=kind, statistic=statistic)
+    back = read_nifti(write_nifti(tmp_path / "a.nii", volume))
+    assert (back.kind, back.statistic, back.unit) == (kind, statistic, unit)
+
+
+def test_what_the_description_cannot_hold_is_refused(tmp_path: Path) -> None:
+    image = phantom()
+    for statistic, unit, message in (
+        ("a;b", "mm", "`statistic` must be text without ';', got 'a;b'"),
+        ("mean", "x" * 60, "`unit` must fit NIfTI: at most 41 characters"),
+    ):
+        volume = Volume(image.data, image.grid, unit, kind=Kind.EXACT_SAMPLE, statistic=statistic)
+        with pytest.raises(ValueError, match=message):
+            write_nifti(tmp_path / "a.nii", volume)
+
+
+@pytest.mark.parametrize("text", ["kind=a lie", "FSL5.0", "kind=", "statistic=", "kind=point estimate more"])
+def test_a_description_of_somebody_else_says_nothing(text: str) -> None:
+    assert description_of(text) == ("", None, "")
 
 
 @pytest.mark.parametrize("name", ["A.NII", "A.NII.GZ", "b.Nii.gz"])

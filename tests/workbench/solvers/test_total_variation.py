@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from operators.differences import FiniteDifferences
+from operators.errors import ConvergenceWarning
 from operators.grid import Grid
 from operators.identity import Identity
 from operators.space import Space
@@ -22,7 +23,10 @@ from workbench.priors.flat import Flat
 from workbench.solvers.total_variation import TotalVariation
 from workbench.units import Units
 
+SHORT = pytest.mark.filterwarnings("ignore:TotalVariation stopped at a residual")
 
+
+@SHORT
 class TestTotalVariation(SolverContract):
     covers = (TotalVariation,)
 
@@ -123,6 +127,7 @@ def test_poisson_counts_without_weight_give_the_logarithm() -> None:
     assert torch.allclose(x[0], torch.log(1e4 / counts), atol=1e-4)
 
 
+@SHORT
 def test_a_bound_is_physical_and_kept() -> None:
     gaussian = posterior_of("blur", 8)
     units = Units(0.005, 0.02)
@@ -162,6 +167,7 @@ def test_mistakes(options: dict[str, float], message: str) -> None:
         TotalVariation(**options)  # type: ignore[arg-type]
 
 
+@SHORT
 def test_an_ill_conditioned_blur_is_begun_where_the_data_are_fitted_not_their_noise() -> None:
     """Twenty iterations of least squares fit the noise of this blur: 1000 steps left 90 %."""
     gaussian = posterior_of("blur", 8)
@@ -173,6 +179,7 @@ def test_an_ill_conditioned_blur_is_begun_where_the_data_are_fitted_not_their_no
     assert 0 <= soon - late <= 1e-3 * abs(late)
 
 
+@SHORT
 @pytest.mark.parametrize("scale", [1e-3, 2e-5, 1e3])
 def test_the_unit_of_u_plays_no_part(scale: float) -> None:
     """The same problem in u of another unit takes the same steps, to rounding."""
@@ -185,3 +192,17 @@ def test_the_unit_of_u_plays_no_part(scale: float) -> None:
         for k in (1.0, scale)
     )
     assert torch.allclose(base.tensor(), other.tensor(), rtol=1e-6, atol=1e-9)
+
+
+def test_it_says_where_it_stopped_short() -> None:
+    posterior = line(torch.linspace(0, 1, 12) ** 2, 1.0, 1.0)
+    with pytest.warns(ConvergenceWarning, match=r"at a residual of .*, not 1e-06, after 5 iterations. Raise"):
+        sample(posterior, TotalVariation(1.0, iterations=5, tolerance=1e-6))
+
+
+def test_the_norm_of_a_is_counted() -> None:
+    gaussian = posterior_of("ct")
+    posterior = Posterior(Flat(gaussian.space), gaussian.physical_likelihood)
+    solver = TotalVariation(0.5, iterations=1, tolerance=0.9, warm=1)
+    ledger = sample(posterior, solver).record["ledger"]
+    assert ledger["grams"] >= 2
