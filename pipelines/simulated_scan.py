@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from operators.ct import ParallelBeamCT, ParallelBeamGeometry
+from operators.ct import ParallelBeamGeometry, Projector
 from operators.grid import Grid
 from pipelines.config.demo import DemoConfig
 from workbench import Measurement, Volume
@@ -52,7 +52,7 @@ def simulated_scan(config: DemoConfig) -> SimulatedScan:
     return SimulatedScan(measurement, chest.downsample((1, 2, 2)), facts)
 
 
-def _adjoint_mismatch(projector: ParallelBeamCT, keys: Keys) -> float:
+def _adjoint_mismatch(projector: Projector, keys: Keys) -> float:
     """Return |<A x, y> - <x, A^T y>| / (|A x| |y|) for random x and y."""
     like = torch.empty(0, dtype=torch.float32)
     x = keys.normals(projector.domain.shape, "demo: image", like=like)[0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from operators.ct import ParallelBeamCT, ParallelBeamGeometry
+from operators.ct import ParallelBeamGeometry, Projector
 from operators.errors import InexactAdjointError
 from operators.frame import DeviceFrame
 from operators.grid import Grid
@@ -37,11 +37,11 @@ def oblique_scan() -> tuple[Grid, ParallelBeamGeometry]:
 
 
 class EngineContract(LinearOperatorContract):
-    covers = (ParallelBeamCT,)
+    covers = (Projector,)
     traceable = False
     engine: str
 
-    def make(self, dtype: torch.dtype) -> ParallelBeamCT:
+    def make(self, dtype: torch.dtype) -> Projector:
         grid, geometry = oblique_scan()
         return geometry.operator(grid, engine=self.engine)
 
@@ -157,7 +157,7 @@ def test_an_inexact_engine_is_refused_by_what_needs_an_exact_adjoint() -> None:
         with pytest.raises(InexactAdjointError, match=r"declares an adjoint error of 1e-05"):
             attempt()
     with pytest.raises(
-        TypeError, match=r"`x` must come in torch\.float32 for ParallelBeamCT.*, got torch\.float64"
+        TypeError, match=r"`x` must come in torch\.float32 for Projector.*, got torch\.float64"
     ):
         foreign(torch.ones(grid.shape, dtype=torch.float64))
 

@@ -4,7 +4,7 @@ The batch is the last, contiguous axis: one interpolation weight serves every sl
 runs in parallel over views. The adjoint runs over rows (or columns) of the image: a ray that walks
 along u touches exactly one row per step, so each thread adds to rows of its own.
 
-Importing this module needs numba; `operators.ct` asks for it by name.
+Importing this module needs numba; `operators.ct.engines` asks for it by name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.ct_rays import ParallelRays
+from operators.ct.rays import PlaneRays
 
 # Slices walked together: 64 single-precision values are four cache lines per pixel.
 BLOCK = 64
@@ -29,25 +29,25 @@ BLOCK = 64
 Array = NDArray[Any]
 
 
-def forward(rays: ParallelRays, image: Tensor) -> Tensor:
+def forward(rays: PlaneRays, image: Tensor) -> Tensor:
     """Return line integrals (views, columns, batch) of `image` (nu, nv, batch)."""
     source = image.detach().numpy()
-    out = np.empty((*rays.data_shape, source.shape[-1]), dtype=source.dtype)
+    out = np.empty((*rays.shape, source.shape[-1]), dtype=source.dtype)
     with _torch_threads():
         _forward(rays, source, out)
     return torch.from_numpy(out)
 
 
-def _forward(rays: ParallelRays, source: Array, out: Array) -> None:
+def _forward(rays: PlaneRays, source: Array, out: Array) -> None:
     for start in range(0, source.shape[-1], BLOCK):
         part = slice(start, start + BLOCK)
         block = np.ascontiguousarray(source[..., part])
-        result = np.zeros((*rays.data_shape, block.shape[-1]), dtype=block.dtype)
+        result = np.zeros((*rays.shape, block.shape[-1]), dtype=block.dtype)
         _project(block, result, rays.along_u, *_walk(rays))
         out[..., part] = result
 
 
-def adjoint(rays: ParallelRays, sinogram: Tensor) -> Tensor:
+def adjoint(rays: PlaneRays, sinogram: Tensor) -> Tensor:
     """Return the exact transpose: back-projection (nu, nv, batch) of (views, columns, batch)."""
     source = sinogram.detach().numpy()
     out = np.empty((*rays.size, source.shape[-1]), dtype=source.dtype)
@@ -56,14 +56,13 @@ def adjoint(rays: ParallelRays, sinogram: Tensor) -> Tensor:
     return torch.from_numpy(out)
 
 
-def _adjoint(rays: ParallelRays, source: Array, out: Array) -> None:
+def _adjoint(rays: PlaneRays, source: Array, out: Array) -> None:
     for start in range(0, source.shape[-1], BLOCK):
         part = slice(start, start + BLOCK)
         block = np.ascontiguousarray(source[..., part])
         result = np.zeros((*rays.size, block.shape[-1]), dtype=block.dtype)
         for along_u in (True, False):
-            views = np.flatnonzero(rays.along_u == along_u)
-            _back_project(block, result, views, along_u, *_walk(rays))
+            _back_project(block, result, along_u, rays.along_u, *_walk(rays))
         out[..., part] = result
 
 
@@ -79,8 +78,8 @@ def _torch_threads() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _walk(rays: ParallelRays) -> tuple[Array, Array, Array, Array]:
-    return rays.base, rays.per_column, rays.per_step, rays.step_length
+def _walk(rays: PlaneRays) -> tuple[Array, Array, Array]:
+    return rays.start, rays.slope, rays.length
 
 
 # In both kernels the vectors over the batch are contiguous rows and the weights scalars of the data's
@@ -88,24 +87,21 @@ def _walk(rays: ParallelRays) -> tuple[Array, Array, Array, Array]:
 
 
 @njit(parallel=True, cache=True)
-def _project(
-    image: Array, out: Array, along_u: Array, base: Array, per_column: Array, per_step: Array, length: Array
-) -> None:
+def _project(image: Array, out: Array, along_u: Array, start: Array, slope: Array, length: Array) -> None:
     cast = image.dtype.type
     for view in prange(out.shape[0]):
-        walk_u = along_u[view]
-        steps = image.shape[0] if walk_u else image.shape[1]
-        width = image.shape[1] if walk_u else image.shape[0]
         for column in range(out.shape[1]):
+            walk_u = along_u[view, column]
+            steps = image.shape[0] if walk_u else image.shape[1]
+            width = image.shape[1] if walk_u else image.shape[0]
             ray = out[view, column]
-            start = base[view] + per_column[view] * column
             for step in range(steps):
-                position = start + per_step[view] * step
+                position = start[view, column] + slope[view, column] * step
                 if position <= -1 or position >= width:
                     continue
                 low = math.floor(position)
-                upper = cast((position - low) * length[view])
-                lower = cast((1 - (position - low)) * length[view])
+                upper = cast((position - low) * length[view, column])
+                lower = cast((1 - (position - low)) * length[view, column])
                 # Outside the image the neighbour is zero: the one inside stands in with weight 0.
                 if low < 0:
                     lower = cast(0)
@@ -125,26 +121,24 @@ def _project(
 def _back_project(
     sinogram: Array,
     out: Array,
-    views: Array,
     walk_u: bool,
-    base: Array,
-    per_column: Array,
-    per_step: Array,
+    along_u: Array,
+    start: Array,
+    slope: Array,
     length: Array,
 ) -> None:
     cast = out.dtype.type
     steps = out.shape[0] if walk_u else out.shape[1]
     width = out.shape[1] if walk_u else out.shape[0]
     for step in prange(steps):
-        for index in range(views.shape[0]):
-            view = views[index]
+        for view in range(sinogram.shape[0]):
             for column in range(sinogram.shape[1]):
-                position = base[view] + per_column[view] * column + per_step[view] * step
-                if position <= -1 or position >= width:
+                position = start[view, column] + slope[view, column] * step
+                if along_u[view, column] != walk_u or position <= -1 or position >= width:
                     continue
                 low = math.floor(position)
-                upper = cast((position - low) * length[view])
-                lower = cast((1 - (position - low)) * length[view])
+                upper = cast((position - low) * length[view, column])
+                lower = cast((1 - (position - low)) * length[view, column])
                 ray = sinogram[view, column]
                 if low >= 0:
                     row = out[step, low] if walk_u else out[low, step]

@@ -1,0 +1,122 @@
+"""Warping as operators: linear in the image for a given field, nonlinear in the field for a given image.
+
+    (W_u x)(r) = x(r + u(r))
+
+with x interpolated linearly between voxel centres; see `operators.deformation` for the conventions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.base import Operator
+from operators.checks import check_finite
+from operators.constant import Constant
+from operators.deformation.pull import check_still, joined, planar, pull
+from operators.deformation.rows import read_rows
+from operators.deformation.stencil import (
+    Boundary,
+    base_positions,
+    check_boundary,
+    interpolate,
+    locate,
+    spread,
+)
+from operators.errors import type_error, value_error
+from operators.grid import Grid
+from operators.linear import LinearOperator
+from operators.space import Space
+
+__all__ = ["Warp", "WarpField"]
+
+
+class Warp(LinearOperator):
+    """Image on the grid of `domain` -> its values at r + u(r) for the voxels r of `grid`.
+
+    `field` (3, *grid.shape) is u in mm along world (R, A, S); `grid`, where the values lie, is by default
+    the image's own. All axes of the domain in front of (z, y, x), frames and components, move alike;
+    the vectors of a vector field are carried along, not turned. Outside the outer faces of the image
+    there is 0, with `boundary` "edge" the value at the edge. The adjoint is exact and sums in a fixed
+    order, on CUDA devices too.
+    """
+
+    def __init__(
+        self, domain: Space, field: Tensor, *, grid: Grid | None = None, boundary: Boundary = "zero"
+    ) -> None:
+        moving = Space.require(domain, "domain").grid
+        if moving is None:
+            raise value_error("domain", "lie on a Grid, for displacements in mm", domain)
+        if domain.classes is not None:
+            raise type_error("domain", "hold numbers", domain.kind, "Label maps: warp_labels(...).")
+        target = check_still(moving.with_time(None) if grid is None else grid)
+        lead = domain.shape[:-3]
+        there = target.with_time(moving.time)
+        super().__init__(
+            domain, Space((*lead, *target.shape), domain.is_complex, there, domain.is_vector)
+        )
+        self.field = Constant(_one_field(field, target), "field")
+        self.boundary = check_boundary(boundary)
+        with torch.no_grad():
+            base = base_positions(moving, target, field.device)
+            self._stencil = locate(moving, base, field[None], self.boundary)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        parts = planar(x)
+        rows = parts.reshape(1, -1, int(np.prod(parts.shape[-3:])))
+        values = interpolate(rows, self._stencil.like(rows), read_rows)
+        return joined(values.reshape(*parts.shape[:-3], *self.codomain.shape[-3:]), x.is_complex())
+
+    def _apply_adjoint(self, y: Tensor) -> Tensor:
+        parts = planar(y)
+        rows = parts.reshape(1, -1, int(np.prod(parts.shape[-3:])))
+        shape = self.domain.shape[-3:]
+        image = spread(rows, self._stencil.like(rows), int(np.prod(shape)))
+        return joined(image.reshape(*parts.shape[:-3], *shape), y.is_complex())
+
+
+class WarpField(Operator):
+    """Displacements u (3, *grid.shape) in mm -> x(r + u(r)) for one given image x: what registration fits.
+
+    `image` (*components, *moving_grid.shape), real or complex, lies on `moving_grid`. The derivative is
+    that of the interpolant, (dx/dr)(r + u(r)) . v, which jumps where r + u(r) passes a voxel centre
+    (there it is that of the upper side) and is 0 where an edge value is held.
+    """
+
+    def __init__(
+        self,
+        image: Tensor,
+        moving_grid: Grid,
+        *,
+        grid: Grid | None = None,
+        boundary: Boundary = "zero",
+    ) -> None:
+        source = check_still(moving_grid, "moving_grid")
+        target = check_still(source if grid is None else grid)
+        lead = tuple(image.shape[:-3]) if isinstance(image, Tensor) else ()
+        is_complex = isinstance(image, Tensor) and image.is_complex()
+        Space((*lead, *source.shape), is_complex, source).check(image, "image")
+        check_finite(image, "image")
+        super().__init__(Space.vectors(target), Space((*lead, *target.shape), is_complex, target))
+        self.image = Constant(image, "image")
+        self.moving_grid = source
+        self.boundary = check_boundary(boundary)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        field = x.reshape(x.shape[0], *[1] * (self.codomain.ndim - 3), *self.domain.shape)
+        return pull(self.image.like(x), self.moving_grid, field, self.grid, self.boundary)
+
+
+def _one_field(field: Tensor, grid: Grid) -> Tensor:
+    space = Space.vectors(grid)
+    space.check(field, "field")
+    if tuple(field.shape) != space.shape:
+        raise value_error(
+            "field",
+            f"have shape {space.shape}: one field without batch axes",
+            tuple(field.shape),
+            "Several at once: the function warp(image, field, grid), or one operator each.",
+        )
+    check_finite(field, "field")
+    return field

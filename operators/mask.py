@@ -1,0 +1,121 @@
+"""Masks: which entries of a field were measured, kept in a list or left in place among zeros.
+
+    restrict=True      y = (w_i x_i) for the entries i with w_i != 0, in C order
+    restrict=False     y_i = w_i x_i, zero where nothing was measured
+
+Either way A^H A = diag(|w|^2), so every solve is exact, after a unitary transform too: undersampled
+k-space is `Mask(fourier.codomain, lines, restrict=True) @ fourier`. Patterns: operators/mask_patterns.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from operators.checks import check_finite, check_tensor
+from operators.diagonal import Diagonal
+from operators.errors import type_error, value_error
+from operators.identity import Identity
+from operators.linear import SVD, LinearOperator
+from operators.space import Space
+from operators.spectrum import Spectrum
+
+__all__ = ["Mask"]
+
+
+class Mask(LinearOperator):
+    """Entries of `space` where `mask` is not zero, times its value there: True, or a weight.
+
+    `mask` is boolean, real, or complex on a complex space, and broadcasts against one element. Axes in
+    front that it does not have stay: restricted, (coils, z, y, x) seen through (y, x) gives
+    (coils, z, entries), and a mask with all axes gives (entries,). `fill` goes from the list back
+    to the field.
+    """
+
+    def __init__(self, space: Space, mask: Tensor, *, restrict: bool) -> None:
+        Space.require(space, "space")
+        if not isinstance(restrict, bool):
+            raise type_error("restrict", "be True or False", repr(restrict))
+        weights = _checked(space, mask)
+        self.restrict = restrict
+        self._weights = Diagonal(space, weights)
+        self._split = space.ndim - weights.ndim if weights.ndim else 0
+        kept = (weights != 0).expand(space.shape[self._split :])
+        if not bool(kept.any()):
+            raise value_error("mask", "keep at least one entry", "zero everywhere")
+        self._kept = kept.flatten().nonzero()[:, 0]
+        # Told apart once: True and False need no product.
+        self._plain = bool(((weights == 0) | (weights == 1)).all())
+        lead = space.shape[: self._split]
+        codomain = Space((*lead, len(self._kept)), space.is_complex) if restrict else space
+        super().__init__(space, codomain)
+        self.is_unitary = self._weights.is_unitary
+
+    @property
+    def kept(self) -> Tensor:
+        """Boolean tensor of the shape of one element: what is measured."""
+        return self._weights.weights.value.ne(0).expand(self.domain.shape)
+
+    def fill(self, y: Tensor, value: float | complex = 0.0) -> Tensor:
+        """Return the field with the data `y` as they are where they belong, and `value` elsewhere."""
+        self.codomain.check(y, "y")
+        background = torch.full_like(y[..., :1], value)
+        if self.restrict:
+            flat = background.expand(*y.shape[:-1], self._inside).contiguous()
+            return self._shaped(flat.index_copy(-1, self._kept, y))
+        return torch.where(self.kept, y, background)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        if not self.restrict:
+            return self._weights._apply(x)
+        y = x if self._plain else self._weights._apply(x)
+        return self._gather(y)
+
+    def _apply_adjoint(self, y: Tensor) -> Tensor:
+        if not self.restrict:
+            return self._weights._apply_adjoint(y)
+        x = self._scatter(y)
+        return x if self._plain else self._weights._apply_adjoint(x)
+
+    def _apply_gram(self, x: Tensor) -> Tensor:
+        return self._weights._apply_gram(x)
+
+    def _congruence(self, inner: Spectrum) -> Spectrum | None:
+        if self.restrict and not inner.is_scalar:
+            if inner.axes:
+                return None
+            inner = Spectrum(self._scatter(inner.values.expand(self.codomain.shape)))
+        return self._weights._congruence(_scalar(inner))
+
+    def _dual_congruence(self, inner: Spectrum) -> Spectrum | None:
+        between = self._weights._dual_congruence(_scalar(inner))
+        if between is None or not self.restrict:
+            return between
+        if between.axes:
+            return None
+        return Spectrum(self._gather(between.values.expand(self.domain.shape)))
+
+    def _svd(self) -> SVD:
+        factors = self._weights._svd()
+        if not self.restrict:
+            return factors
+        assert_kept = self._weights.weights.value
+        phase = torch.where(assert_kept != 0, torch.sgn(assert_kept), torch.zeros_like(assert_kept))
+        return SVD(Mask(self.domain, phase, restrict=True), factors.s, Identity(self.domain))
+
+    @property
+    def _inside(self) -> int:
+        size = 1
+        for n in self.domain.shape[self._split :]:
+            size *= n
+        return size
+
+    def _gather(self, x: Tensor) -> Tensor:
+        return x.flatten(x.ndim - self.domain.ndim + self._split).index_select(-1, self._kept)
+
+    def _scatter(self, y: Tensor) -> Tensor:
+        flat = y.new_zeros(*y.shape[:-1], self._inside)
+        return self._shaped(flat.index_copy(-1, self._kept, y))
+
+    def _shaped(self, flat: Tensor) -> Tensor:
+        return flat.reshape(*flat.shape[:-1], *self.domain.shape[self._split :])
