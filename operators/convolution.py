@@ -18,7 +18,7 @@ from torch import Tensor
 from operators.constant import Constant, moved
 from operators.padding import Continuation, continued, folded
 
-__all__ = ["Convolution", "by_components", "plan", "separated"]
+__all__ = ["Convolution", "blurred_axes", "by_components", "passes", "plan", "response", "separated"]
 
 #: Taps per axis that take as long as the FFT.
 TAPS_PER_AXIS = 16
@@ -78,7 +78,9 @@ class Spectral:
 
     def backward(self, y: Tensor) -> Tensor:
         """Return the adjoint of `forward`."""
-        return by_components(lambda part: self._filtered(part, self.half.like(part).conj(), self.arguments), y)
+        return by_components(
+            lambda part: self._filtered(part, self.half.like(part).conj(), self.arguments), y
+        )
 
     def _filtered(self, x: Tensor, half: Tensor, kept: tuple[int, ...]) -> Tensor:
         spectral = torch.fft.rfftn(x, s=self.sizes, dim=self.axes) * half
@@ -124,7 +126,7 @@ def plan(kernel: Tensor, shape: tuple[int, ...], boundary: str, *, taps: bool | 
 
     `boundary` is a Continuation, or "valid": only values that need nothing beyond the ends.
     """
-    axes = tuple(a for a in range(-kernel.ndim, 0) if kernel.shape[a] > 1) or (-1,)
+    axes = blurred_axes(kernel)
     fields = tuple(shape[a] for a in axes)
     lengths = tuple(kernel.shape[a] for a in axes)
     values = tuple(n - k + 1 for n, k in zip(fields, lengths, strict=True)) if boundary == "valid" else fields
@@ -134,7 +136,9 @@ def plan(kernel: Tensor, shape: tuple[int, ...], boundary: str, *, taps: bool | 
     centres, ends = tuple(k // 2 for k in lengths), tuple(k - 1 for k in lengths)
     # Entry j of the kernel brings argument i + c - j: the first value reaches k - 1 - c entries back.
     reach = tuple((a, e - c, c) for a, e, c in zip(axes, ends, centres, strict=True))
-    how: Continuation = "periodic" if boundary == "periodic" else "reflect" if boundary == "reflect" else "zero"
+    how: Continuation = (
+        "periodic" if boundary == "periodic" else "reflect" if boundary == "reflect" else "zero"
+    )
     if taps:
         entries = kernel.nonzero()[:, list(axes)].tolist()
         starts = [tuple(e - j for j, e in zip(entry, ends, strict=True)) for entry in entries]
@@ -143,7 +147,11 @@ def plan(kernel: Tensor, shape: tuple[int, ...], boundary: str, *, taps: bool | 
         outside = () if boundary == "valid" else reach
         return Convolution(Taps(axes, tuple(starts), weights, arguments, values), outside, how)
     if boundary == "reflect":
-        arguments, outside, shifts = tuple(n + k - 1 for n, k in zip(fields, lengths, strict=True)), reach, ends
+        arguments, outside, shifts = (
+            tuple(n + k - 1 for n, k in zip(fields, lengths, strict=True)),
+            reach,
+            ends,
+        )
     else:
         arguments, outside, shifts = fields, (), ends if boundary == "valid" else centres
     if boundary == "periodic":
@@ -157,15 +165,34 @@ def plan(kernel: Tensor, shape: tuple[int, ...], boundary: str, *, taps: bool | 
     return Convolution(Spectral(axes, Constant(half), sizes, arguments, values), outside, how)
 
 
+def passes(
+    kernel: Tensor, profiles: tuple[Tensor, ...] | None, shape: tuple[int, ...], boundary: str
+) -> tuple[Convolution, ...]:
+    """Return the convolutions to run one after the other: one per profile of a product, else one."""
+    steps = []
+    for part in profiles or (kernel,):
+        steps.append(plan(part, shape, boundary))
+        reduced = list(shape)
+        for axis, n in zip(steps[-1].engine.axes, steps[-1].engine.values, strict=True):
+            reduced[axis] = n
+        shape = tuple(reduced)
+    return tuple(steps)
+
+
+def blurred_axes(kernel: Tensor) -> tuple[int, ...]:
+    """Return the axes along which the kernel is longer than 1, the last one if there is none."""
+    return tuple(a for a in range(-kernel.ndim, 0) if kernel.shape[a] > 1) or (-1,)
+
+
 def response(kernel: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
     """Return the frequency response of the periodic convolution on `shape`, and the axes it runs over."""
-    axes = tuple(a for a in range(-kernel.ndim, 0) if kernel.shape[a] > 1) or (-1,)
+    axes = blurred_axes(kernel)
     sizes = tuple(shape[a] for a in axes)
     shifts = tuple(kernel.shape[a] // 2 for a in axes)
     return torch.fft.fftn(_placed(kernel, axes, sizes, shifts), dim=axes), axes
 
 
-def separated(kernel: Tensor, tolerance: float) -> list[Tensor] | None:
+def separated(kernel: Tensor, tolerance: float) -> tuple[Tensor, ...] | None:
     """Return one kernel per axis longer than 1 whose product is `kernel`, None if there is none.
 
     A product of profiles is known by its lines through any entry that is not zero: the largest.
@@ -175,14 +202,16 @@ def separated(kernel: Tensor, tolerance: float) -> list[Tensor] | None:
         return None
     peak = [int(i) for i in torch.unravel_index(kernel.abs().argmax(), kernel.shape)]
     top = kernel[tuple(peak)]
-    parts = []
+    parts: list[Tensor] = []
     for axis in axes:
-        line = kernel[tuple(slice(None) if a - kernel.ndim == axis else slice(i, i + 1) for a, i in enumerate(peak))]
+        line = kernel[
+            tuple(slice(None) if a - kernel.ndim == axis else slice(i, i + 1) for a, i in enumerate(peak))
+        ]
         parts.append(line / top if parts else line)
     product = parts[0]
     for part in parts[1:]:
         product = product * part
-    return parts if bool((product - kernel).abs().max() <= tolerance * top.abs()) else None
+    return tuple(parts) if bool((product - kernel).abs().max() <= tolerance * top.abs()) else None
 
 
 def by_components(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

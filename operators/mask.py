@@ -44,7 +44,8 @@ class Mask(LinearOperator):
         if not bool(kept.any()):
             raise value_error("mask", "keep at least one entry", "zero everywhere")
         self._kept = kept.flatten().nonzero()[:, 0]
-        # Told apart once: True and False need no product.
+        self._inside = kept.numel()
+        # Zeros and ones need no product.
         self._plain = bool(((weights == 0) | (weights == 1)).all())
         lead = space.shape[: self._split]
         codomain = Space((*lead, len(self._kept)), space.is_complex) if restrict else space
@@ -61,7 +62,7 @@ class Mask(LinearOperator):
         self.codomain.check(y, "y")
         background = torch.full_like(y[..., :1], value)
         if self.restrict:
-            flat = background.expand(*y.shape[:-1], self._inside).contiguous()
+            flat = background.expand(*y.shape[:-1], self._inside)
             return self._shaped(flat.index_copy(-1, self._kept, y))
         return torch.where(self.kept, y, background)
 
@@ -85,13 +86,13 @@ class Mask(LinearOperator):
             if inner.axes:
                 return None
             inner = Spectrum(self._scatter(inner.values.expand(self.codomain.shape)))
-        return self._weights._congruence(_scalar(inner))
+        return self._weights._congruence(inner)
 
     def _dual_congruence(self, inner: Spectrum) -> Spectrum | None:
-        between = self._weights._dual_congruence(_scalar(inner))
+        between = self._weights._dual_congruence(inner)
         if between is None or not self.restrict:
             return between
-        if between.axes:
+        if between.axes and not between.is_scalar:
             return None
         return Spectrum(self._gather(between.values.expand(self.domain.shape)))
 
@@ -99,23 +100,29 @@ class Mask(LinearOperator):
         factors = self._weights._svd()
         if not self.restrict:
             return factors
-        assert_kept = self._weights.weights.value
-        phase = torch.where(assert_kept != 0, torch.sgn(assert_kept), torch.zeros_like(assert_kept))
-        return SVD(Mask(self.domain, phase, restrict=True), factors.s, Identity(self.domain))
-
-    @property
-    def _inside(self) -> int:
-        size = 1
-        for n in self.domain.shape[self._split :]:
-            size *= n
-        return size
+        weights = self._weights.weights.value
+        phases = weights.to(torch.complex128 if weights.is_complex() else torch.float64).sgn()
+        return SVD(Mask(self.domain, phases, restrict=True), factors.s, Identity(self.domain))
 
     def _gather(self, x: Tensor) -> Tensor:
         return x.flatten(x.ndim - self.domain.ndim + self._split).index_select(-1, self._kept)
 
     def _scatter(self, y: Tensor) -> Tensor:
-        flat = y.new_zeros(*y.shape[:-1], self._inside)
-        return self._shaped(flat.index_copy(-1, self._kept, y))
+        return self._shaped(y.new_zeros(*y.shape[:-1], self._inside).index_copy(-1, self._kept, y))
 
     def _shaped(self, flat: Tensor) -> Tensor:
         return flat.reshape(*flat.shape[:-1], *self.domain.shape[self._split :])
+
+
+def _checked(space: Space, mask: Tensor) -> Tensor:
+    """Return the mask as weights that broadcast against one element of `space`."""
+    if not isinstance(mask, Tensor):
+        raise type_error("mask", "be a torch.Tensor", type(mask).__name__, "Use torch.as_tensor(...).")
+    weights = mask.to(torch.float32) if mask.dtype == torch.bool else check_tensor(mask, "mask")
+    check_finite(weights, "mask")
+    if weights.is_complex() and not space.is_complex:
+        raise type_error("mask", "be boolean or real on a real space", weights.dtype)
+    tail = space.shape[max(space.ndim - weights.ndim, 0) :]
+    if weights.ndim > space.ndim or any(w not in (1, n) for w, n in zip(weights.shape, tail, strict=True)):
+        raise value_error("mask", f"broadcast to {space.shape}", tuple(weights.shape))
+    return weights

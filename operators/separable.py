@@ -82,7 +82,9 @@ class Separable(LinearOperator):
         """Return the product of the sums of |M_ij|^2, once for each entry of the axes left alone."""
         del probes, seed
         others = self.domain.size // math.prod(self.domain.shape[a] for a in self.axes)
-        return TraceEstimate(others * math.prod(float(_wide(m.value).abs().square().sum()) for m in self.matrices))
+        return TraceEstimate(
+            others * math.prod(float(_wide(m.value).abs().square().sum()) for m in self.matrices)
+        )
 
     def _svd(self) -> SVD:
         if "_memo_factors" not in self.__dict__:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from operators.blur import PeriodicBlur
-from operators.coils import Coils
 from operators.ct import ParallelBeamGeometry
 from operators.diagonal import Diagonal
 from operators.grid import Grid
 from operators.linear import LinearOperator
-from operators.mri_cartesian import CartesianGeometry
+from operators.mri.cartesian import CartesianGeometry
+from operators.mri.coils import Coils
 from operators.space import Space
 from workbench.likelihood import Likelihood
 from workbench.noise.gaussian import Gaussian as GaussianNoise

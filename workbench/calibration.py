@@ -17,10 +17,10 @@ from torch import Tensor
 
 from operators.base import Operator
 from operators.checks import check_finite, check_number, check_tensor
-from operators.coils import Coils
 from operators.diagonal import Diagonal
 from operators.errors import type_error, value_error
 from operators.grid import Grid
+from operators.mri.coils import Coils
 from operators.space import Space
 
 __all__ = ["Calibration", "CentreOfRotation", "CoilMaps", "Field"]

@@ -1,150 +1,119 @@
-"""Joseph's projector compiled by numba: all slices of a batch in one call, both ways race-free.
+"""Joseph's projector of slices, compiled by numba: many slices in one walk, both ways race-free.
 
-The batch is the last, contiguous axis: one interpolation weight serves every slice. The forward
-runs in parallel over views. The adjoint runs over rows (or columns) of the image: a ray that walks
-along u touches exactly one row per step, so each thread adds to rows of its own.
+The forward runs in parallel over views. The adjoint runs over the lines of the image: a ray that walks along
+u touches exactly one line per step, so each thread adds to lines of its own; then the same along v. Every sum
+runs in the order of the rays, whatever the number of threads.
 
 Importing this module needs numba; `operators.ct.engines` asks for it by name.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator
-from typing import Any
+from weakref import WeakKeyDictionary
 
-import numba
 import numpy as np
 import torch
-from numba import njit, prange
-from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.ct.rays import PlaneRays
+from operators.ct.plane_kernels import Walks, back_project, project
+from operators.ct.plane_layout import Group, Planes, Run, groups, lanes_for, shares, threads
+from operators.ct.rays import PlaneRays, Slices
 
-# Slices walked together: 64 single-precision values are four cache lines per pixel.
-BLOCK = 64
+__all__ = ["adjoint", "forward", "workspace_bytes"]
 
-Array = NDArray[Any]
+#: Views that are walked band by band together, fewer where there are many threads.
+VIEWS = 16
+#: Views whose data are in memory at a time on the way back. It orders the sums, so it knows no threads.
+CHUNK = 64
+#: Lines of the image that a thread adds to before it takes the next ones.
+LINES = 32
 
-
-def forward(rays: PlaneRays, image: Tensor) -> Tensor:
-    """Return line integrals (views, columns, batch) of `image` (nu, nv, batch)."""
-    source = image.detach().numpy()
-    out = np.empty((*rays.shape, source.shape[-1]), dtype=source.dtype)
-    with _torch_threads():
-        _forward(rays, source, out)
-    return torch.from_numpy(out)
-
-
-def _forward(rays: PlaneRays, source: Array, out: Array) -> None:
-    for start in range(0, source.shape[-1], BLOCK):
-        part = slice(start, start + BLOCK)
-        block = np.ascontiguousarray(source[..., part])
-        result = np.zeros((*rays.shape, block.shape[-1]), dtype=block.dtype)
-        _project(block, result, rays.along_u, *_walk(rays))
-        out[..., part] = result
+_WALKS: WeakKeyDictionary[PlaneRays, Walks] = WeakKeyDictionary()
 
 
-def adjoint(rays: PlaneRays, sinogram: Tensor) -> Tensor:
-    """Return the exact transpose: back-projection (nu, nv, batch) of (views, columns, batch)."""
-    source = sinogram.detach().numpy()
-    out = np.empty((*rays.size, source.shape[-1]), dtype=source.dtype)
-    with _torch_threads():
-        _adjoint(rays, source, out)
-    return torch.from_numpy(out)
+def forward(slices: Slices, stack: Tensor, out: Tensor) -> None:
+    """Add line integrals (batch, rows, views, columns) of a stack (batch, slices, nu, nv) to `out`."""
+    walks = _walks(slices.rays)
+    with threads() as run:
+        for group in groups(slices, len(stack), walks.pixels, stack.dtype.itemsize):
+            _project(Planes.of(stack), Planes.of(out), walks, group, run)
 
 
-def _adjoint(rays: PlaneRays, source: Array, out: Array) -> None:
-    for start in range(0, source.shape[-1], BLOCK):
-        part = slice(start, start + BLOCK)
-        block = np.ascontiguousarray(source[..., part])
-        result = np.zeros((*rays.size, block.shape[-1]), dtype=block.dtype)
-        for along_u in (True, False):
-            _back_project(block, result, along_u, rays.along_u, *_walk(rays))
-        out[..., part] = result
+def adjoint(slices: Slices, data: Tensor, out: Tensor) -> None:
+    """Add the exact transpose, a stack (batch, slices, nu, nv) of (batch, rows, views, columns), to `out`."""
+    walks = _walks(slices.rays)
+    with threads() as run:
+        for group in groups(slices, len(data), walks.pixels, data.dtype.itemsize):
+            _back_project(Planes.of(data), Planes.of(out), walks, group, run)
 
 
-@contextlib.contextmanager
-def _torch_threads() -> Iterator[None]:
-    """Use as many threads as torch does: numba shares its OpenMP, whose number it would set for both."""
-    threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+def workspace_bytes(slices: Slices, batch: int, dtype: torch.dtype) -> int:
+    """Return the most bytes that either way needs besides its input, its output and what is kept."""
+    walks, count = _walks(slices.rays), batch * int((slices.of_row >= 0).sum())
+    views, columns = slices.rays.shape
+    lanes = lanes_for(count, walks.pixels, dtype.itemsize)
+    beside = max(min(CHUNK, views), min(_views_together(views) * torch.get_num_threads(), views)) * columns
+    return (walks.pixels + beside) * lanes * dtype.itemsize
 
 
-def _walk(rays: PlaneRays) -> tuple[Array, Array, Array]:
-    return rays.start, rays.slope, rays.length
+def _walks(rays: PlaneRays) -> Walks:
+    if rays not in _WALKS:
+        _WALKS[rays] = Walks.of(rays)
+    return _WALKS[rays]
 
 
-# In both kernels the vectors over the batch are contiguous rows and the weights scalars of the data's
-# type: that is what lets the compiler use vector instructions in the innermost loops.
+def _views_together(views: int) -> int:
+    return max(1, min(VIEWS, views // (4 * torch.get_num_threads())))
 
 
-@njit(parallel=True, cache=True)
-def _project(image: Array, out: Array, along_u: Array, start: Array, slope: Array, length: Array) -> None:
-    cast = image.dtype.type
-    for view in prange(out.shape[0]):
-        for column in range(out.shape[1]):
-            walk_u = along_u[view, column]
-            steps = image.shape[0] if walk_u else image.shape[1]
-            width = image.shape[1] if walk_u else image.shape[0]
-            ray = out[view, column]
-            for step in range(steps):
-                position = start[view, column] + slope[view, column] * step
-                if position <= -1 or position >= width:
-                    continue
-                low = math.floor(position)
-                upper = cast((position - low) * length[view, column])
-                lower = cast((1 - (position - low)) * length[view, column])
-                # Outside the image the neighbour is zero: the one inside stands in with weight 0.
-                if low < 0:
-                    lower = cast(0)
-                    below, above = 0, 0
-                elif low + 1 == width:
-                    upper = cast(0)
-                    below, above = low, low
-                else:
-                    below, above = low, low + 1
-                first = image[step, below] if walk_u else image[below, step]
-                second = image[step, above] if walk_u else image[above, step]
-                for b in range(ray.shape[0]):
-                    ray[b] += lower * first[b] + upper * second[b]
+def _project(source: Planes, target: Planes, walks: Walks, group: Group, run: Run) -> None:
+    nu, views, columns = walks.size[0], *walks.at.shape
+    lanes, kind = (0,) * group.lanes, source.memory.dtype
+    image = np.zeros(walks.pixels * group.lanes, dtype=kind)
+
+    def fill(lines: range) -> None:
+        source.fill(image, walks.pitch, walks.pitch + 1, group.slices, lines)
+
+    def part(chosen: range) -> None:
+        sums = np.empty(len(chosen) * columns * group.lanes, dtype=kind)
+        project(image, walks.pitch, walks.arrays, (chosen.start, chosen.stop), sums, lanes)
+        target.add(sums, columns, -chosen.start * columns, group.rows, chosen)
+
+    run(fill, shares(nu, LINES))
+    run(part, shares(views, _views_together(views)))
 
 
-@njit(parallel=True, cache=True)
-def _back_project(
-    sinogram: Array,
-    out: Array,
-    walk_u: bool,
-    along_u: Array,
-    start: Array,
-    slope: Array,
-    length: Array,
-) -> None:
-    cast = out.dtype.type
-    steps = out.shape[0] if walk_u else out.shape[1]
-    width = out.shape[1] if walk_u else out.shape[0]
-    for step in prange(steps):
-        for view in range(sinogram.shape[0]):
-            for column in range(sinogram.shape[1]):
-                position = start[view, column] + slope[view, column] * step
-                if along_u[view, column] != walk_u or position <= -1 or position >= width:
-                    continue
-                low = math.floor(position)
-                upper = cast((position - low) * length[view, column])
-                lower = cast((1 - (position - low)) * length[view, column])
-                ray = sinogram[view, column]
-                if low >= 0:
-                    row = out[step, low] if walk_u else out[low, step]
-                    for b in range(ray.shape[0]):
-                        row[b] += lower * ray[b]
-                if low + 1 < width:
-                    row = out[step, low + 1] if walk_u else out[low + 1, step]
-                    for b in range(ray.shape[0]):
-                        row[b] += upper * ray[b]
+def _back_project(source: Planes, target: Planes, walks: Walks, group: Group, run: Run) -> None:
+    (nu, nv), (views, columns) = walks.size, walks.at.shape
+    lanes, kind = (0,) * group.lanes, source.memory.dtype
+    image = np.zeros(walks.pixels * group.lanes, dtype=kind)
+    values = np.zeros(min(CHUNK, views) * columns * group.lanes, dtype=kind)
+    for begin in range(0, views, CHUNK):
+        chunk = range(begin, min(begin + CHUNK, views))
+
+        def fill(chosen: range, first: int = begin) -> None:
+            source.fill(values, columns, -first * columns, group.rows, chosen)
+
+        def part(task: tuple[bool, range], chunk: range = chunk) -> None:
+            walk_u, steps = task
+            back_project(
+                image,
+                walks.pitch,
+                walks.arrays,
+                (chunk.start, chunk.stop),
+                values,
+                walk_u,
+                (steps.start, steps.stop),
+                lanes,
+            )
+
+        run(fill, [range(view, view + 1) for view in chunk])
+        for walk_u, count in ((True, nu), (False, nv)):
+            if (walks.along_u[begin : chunk.stop] == walk_u).any():
+                at_most = max(4, min(LINES, count // (4 * torch.get_num_threads())))
+                run(part, [(walk_u, steps) for steps in shares(count, at_most)])
+
+    def empty(lines: range) -> None:
+        target.add(image, walks.pitch, walks.pitch + 1, group.slices, lines)
+
+    run(empty, shares(nu, LINES))

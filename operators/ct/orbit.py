@@ -84,9 +84,11 @@ class OrbitGeometry(Geometry):
 
     def _checked(self, given: ArrayLike, name: str) -> Float:
         values = np.array(check_points(given, name))
-        views = len(self.centres) if name != "sources" else values.shape[0] if values.ndim == 2 else -1
-        if values.ndim != 2 or values.shape[0] != views or views == 0:
-            raise value_error(name, "have shape (views, 3)", values.shape)
+        # The sources, which come first, say how many views there are.
+        views = len(values) if name == "sources" else len(self.sources)
+        if values.ndim != 2 or len(values) != views or views == 0:
+            count = "views" if name == "sources" else f"views = {views}"
+            raise value_error(name, f"have shape ({count}, 3)", values.shape)
         values.setflags(write=False)
         return values
 

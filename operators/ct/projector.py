@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from operators.checks import check_count
+from operators.ct import plane_chunks
 from operators.ct.coverage import check_coverage
 from operators.ct.engines import ENGINES, Engine, Layout, engine_for
 from operators.ct.rays import Slices, VolumeRays
@@ -29,18 +32,20 @@ class Projector(LinearOperator):
     Where every detector row sees one slice of the grid, all slices are projected at once ("plane"); else
     rays walk through the volume ("volume"). Both interpolate alike, and agree where both apply.
 
-    `engine`: "numba" (CPU, compiled), "torch" (any device, slower), "astra" (CPU, single precision, slices
-    only, adjoint as declared); "auto" takes the fastest that is installed.
+    `engine`: "numba" (CPU, compiled), "torch" (any device, slower), "matrix" (CPU, slices only, a matrix
+    that is kept, of `matrix_bytes` at most), "astra" (CPU, single precision, slices only, adjoint as
+    declared); "auto" takes the fastest that is installed.
     """
 
-    def __init__(self, grid: Grid, views: Views, *, engine: str = "auto") -> None:
+    def __init__(self, grid: Grid, views: Views, *, engine: str = "auto", matrix_bytes: int = 2**30) -> None:
         if Grid.require(grid).time is not None:
             raise value_error("grid", "have no time axis", grid, FRAMES_ARE_A_BATCH)
         if engine not in ("auto", *ENGINES):
             raise value_error("engine", f"be 'auto' or one of {', '.join(ENGINES)}", repr(engine))
         check_coverage(views, grid)
         super().__init__(Space.field(grid), Space(views.shape))
-        self.engine = engine
+        self.engine, self.views = engine, views
+        self.matrix_bytes = check_count(matrix_bytes, "matrix_bytes")
         self.rays = VolumeRays.through(grid, views)
         found = Slices.of(self.rays)
         self.slices = found if isinstance(found, Slices) else None
@@ -67,34 +72,36 @@ class Projector(LinearOperator):
         engine = known[layout]
         if engine.package is not None:
             require(engine.package, feature=f"The {name} projection engine", extra="ct")
+        if name == "matrix" and self.slices is not None:
+            module = importlib.import_module(engine.module)
+            module.check(self.slices.rays, torch.float32, self.matrix_bytes)
         return engine
+
+    def workspace_bytes(
+        self, batch: int = 1, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> int:
+        """Return the most memory that either way takes for `batch` samples beside its input and output."""
+        engine = self._fixed or engine_for(torch.device(device), self.layouts)[1]
+        count = check_count(batch, "batch")
+        if engine.layout == "volume" or self.slices is None:
+            rays: object = self.rays
+        elif not engine.stacks:
+            return plane_chunks.workspace_bytes(self.slices, count, dtype)
+        else:
+            rays = self.slices
+        return int(importlib.import_module(engine.module).workspace_bytes(rays, count, dtype))
 
     def _apply(self, x: Tensor) -> Tensor:
         engine = self._engine_on(x)
         if engine.layout == "volume" or self.slices is None:
             return self._run(engine, "forward", self.rays, x)
-        slices = self.slices
-        image = x.movedim(slices.axis - 3, 1).permute(2, 3, 0, 1)
-        seen = torch.as_tensor(slices.of_row >= 0)
-        chosen = image[..., torch.as_tensor(slices.of_row)[seen]]
-        flat = chosen.reshape(*slices.rays.size, -1)
-        values = self._run(engine, "forward", slices.rays, flat)
-        out = x.new_zeros((x.shape[0], *self.codomain.shape))
-        out[:, :, seen] = values.reshape(*slices.rays.shape, *chosen.shape[2:]).permute(2, 0, 3, 1)
-        return out
+        return self._run(engine, "forward", self.slices, x)
 
     def _apply_adjoint(self, y: Tensor) -> Tensor:
         engine = self._engine_on(y)
         if engine.layout == "volume" or self.slices is None:
             return self._run(engine, "adjoint", self.rays, y)
-        slices = self.slices
-        seen = torch.as_tensor(slices.of_row >= 0)
-        rows = y[:, :, seen].permute(1, 3, 0, 2)
-        image = self._run(engine, "adjoint", slices.rays, rows.reshape(*slices.rays.shape, -1))
-        volume = y.new_zeros((y.shape[0], *self.domain.shape)).movedim(slices.axis - 3, 1)
-        parts = image.reshape(*slices.rays.size, y.shape[0], -1).permute(2, 3, 0, 1)
-        volume[:, torch.as_tensor(slices.of_row)[seen]] = parts
-        return volume.movedim(1, slices.axis - 3)
+        return self._run(engine, "adjoint", self.slices, y)
 
     def _engine_on(self, x: Tensor) -> Engine:
         engine = self._fixed or engine_for(x.device, self.layouts)[1]
@@ -105,11 +112,37 @@ class Projector(LinearOperator):
             raise type_error("x", f"come in {engine.dtypes[0]} for the {self.engine} engine", x.dtype)
         return engine
 
-    @staticmethod
-    def _run(engine: Engine, way: Way, rays: object, x: Tensor) -> Tensor:
-        return cast(Tensor, _called(engine, way, rays, x))
+    def _run(self, engine: Engine, way: Way, rays: VolumeRays | Slices, x: Tensor) -> Tensor:
+        if isinstance(rays, VolumeRays):
+            return cast(Tensor, _called(engine, way, rays, x))
+        shape = self.codomain.shape if way == "forward" else self.domain.shape
+        return cast(Tensor, _called_on_slices(engine, way, rays, x, shape, self.matrix_bytes))
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _called(engine: Engine, way: Way, rays: object, x: Tensor) -> Tensor:
+def _called(engine: Engine, way: Way, rays: VolumeRays, x: Tensor) -> Tensor:
     return cast(Tensor, getattr(importlib.import_module(engine.module), way)(rays, x))
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _called_on_slices(
+    engine: Engine, way: Way, slices: Slices, x: Tensor, shape: tuple[int, ...], matrix_bytes: int
+) -> Tensor:
+    module, out = importlib.import_module(engine.module), _zeros((len(x), *shape), x)
+    # Whole stacks: (batch, slices, nu, nv) and (batch, rows, views, columns), as they lie in memory.
+    from_axis, to_axis = (slices.axis + 1, 2) if way == "forward" else (2, slices.axis + 1)
+    stack, result = x.movedim(from_axis, 1), out.movedim(to_axis, 1)
+    if not engine.stacks:
+        getattr(plane_chunks, way)(getattr(module, way), slices, stack, result)
+        return out
+    if engine is ENGINES["matrix"]["plane"]:
+        module.check(slices.rays, x.dtype, matrix_bytes)
+    getattr(module, way)(slices, stack, result)
+    return out
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return zeros; on a CPU in large pages, as numpy has them: torch's take as long as the projection."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    return torch.from_numpy(np.zeros(shape, dtype=str(like.dtype).removeprefix("torch.")))

@@ -13,14 +13,7 @@ from torch import Tensor
 from operators.base import checked_finite
 from operators.checks import check_tensor
 from operators.deformation.rows import read
-from operators.deformation.stencil import (
-    Boundary,
-    Stencil,
-    base_positions,
-    check_boundary,
-    interpolate,
-    locate,
-)
+from operators.deformation.stencil import Boundary, Placement, Stencil, interpolate
 from operators.errors import type_error, value_error
 from operators.grid import FRAMES_ARE_A_BATCH, Grid
 from operators.space import Space
@@ -52,19 +45,16 @@ def joined(parts: Tensor, is_complex: bool) -> Tensor:
     return torch.complex(parts.select(-4, 0).contiguous(), parts.select(-4, 1).contiguous())
 
 
-def pull(
-    image: Tensor, source: Grid, field: Tensor, grid: Grid, boundary: Boundary = "edge"
-) -> Tensor:
-    """Return `image` (*batch, *source.shape), read at r + field(r) for the voxels r of `grid`.
+def pull(image: Tensor, field: Tensor, place: Placement) -> Tensor:
+    """Return `image` (*batch, *place.shape), read where `field` (*batch, 3, *out) moves `place`.
 
-    The batch axes of `field` (*batch, 3, *grid.shape) and of the image broadcast.
+    The batch axes of the two broadcast.
     """
-    base = base_positions(source, grid, field.device)
 
     def read_at(values: Tensor, shift: Tensor) -> Tensor:
-        return interpolate(values, locate(source, base, shift, boundary).like(values))
+        return interpolate(values, place.at(shift).like(values))
 
-    return paired(image, field, grid.shape, read_at)
+    return paired(image, field, tuple(field.shape[-3:]), read_at)
 
 
 def paired(
@@ -75,15 +65,17 @@ def paired(
 ) -> Tensor:
     """Call `read_at(values (P, C, n), shift (P, 3, *out))` for broadcasting batch axes, real values."""
     parts = planar(image)
-    lead = field.shape[: field.ndim - 1 - len(out)]
+    lead = tuple(field.shape[: field.ndim - 1 - len(out)])
     try:
-        batch = torch.broadcast_shapes(image.shape[:-3], lead)
-    except RuntimeError as error:
-        shapes = f"{tuple(image.shape[:-3])} and {tuple(lead)}"
+        batch = np.broadcast_shapes(image.shape[:-3], lead)
+    except ValueError as error:
+        shapes = f"{tuple(image.shape[:-3])} and {lead}"
         raise value_error("field", "have batch axes that broadcast with the image's", shapes) from error
-    lead = (1,) * (len(batch) - len(lead)) + tuple(lead)
+    lead = (1,) * (len(batch) - len(lead)) + lead
     # Trailing batch axes that share one displacement share one stencil.
-    split = max((i + 1 for i, n in enumerate(lead) if n > 1), default=0)
+    split = len(lead)
+    while split and lead[split - 1] == 1:
+        split -= 1
     rows = math.prod(batch[:split])
     values = parts.expand(*batch, *parts.shape[-4:]).reshape(rows, -1, math.prod(parts.shape[-3:]))
     shift = field.reshape(*lead[:split], 3, *out).expand(*batch[:split], 3, *out).reshape(rows, 3, *out)
@@ -112,7 +104,7 @@ def warp(
     source = check_still(grid if moving_grid is None else moving_grid, "moving_grid")
     check_field(field, grid, "field")
     _check_image(image, source)
-    return pull(image, source, field, grid, check_boundary(boundary))
+    return pull(image, field, Placement.of_grid(source, grid, boundary, field.device))
 
 
 def warp_labels(
@@ -135,10 +127,10 @@ def warp_labels(
     if tuple(labels.shape[-3:]) != source.shape:
         raise value_error("labels", f"have shape (..., {source.shape})", tuple(labels.shape))
     beyond = _label(outside, labels)
-    base = base_positions(source, grid, field.device)
+    place = Placement.of_grid(source, grid, "zero", field.device)
 
     def read_at(values: Tensor, shift: Tensor) -> Tensor:
-        stencil = locate(source, base, shift, "zero")
+        stencil = place.at(shift)
         nearest = _nearest(stencil)
         picked = read(values, nearest)
         inside = stencil.inside
@@ -178,12 +170,3 @@ def _check_image(image: Tensor, grid: Grid) -> None:
             "An image on another grid than the field's: moving_grid=...",
         )
     checked_finite(image, "image")
-
-
-def point_positions(source: Grid, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the index in `source` of world points (P, m, 3), per source axis (P, m)."""
-    like = {"dtype": torch.float64, "device": points.device}
-    origin = torch.as_tensor(np.array(source.affine[:3, 3]), **like)
-    inverse = torch.as_tensor(np.linalg.inv(source.affine[:3, :3]), **like)
-    z, y, x = ((points.to(torch.float64) - origin) @ inverse.T).unbind(-1)
-    return z, y, x

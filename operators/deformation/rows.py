@@ -87,13 +87,14 @@ class _Linear(_Reverse):
             # One set of positions: a mapped axis is one more axis of components.
             mapped = values.movedim(of_values or 0, 1)
             moved = _moved(adds, length, mapped.flatten(1, 2), flat)
-            return moved.unflatten(1, mapped.shape[1:3]), 1
-        where = flat.movedim(of_flat, 0)
-        many = values.expand(info.batch_size, *values.shape) if of_values is None else None
-        mapped = values.movedim(of_values or 0, 0) if many is None else many
-        where = where.expand(*mapped.shape[:2], where.shape[-1])
+            return moved.reshape(*mapped.shape[:3], -1), 1
+        if of_values is None:
+            mapped = values.expand(info.batch_size, *values.shape)
+        else:
+            mapped = values.movedim(of_values, 0)
+        where = flat.movedim(of_flat, 0).expand(*mapped.shape[:2], -1)
         moved = _moved(adds, length, mapped.flatten(0, 1), where.flatten(0, 1))
-        return moved.unflatten(0, mapped.shape[:2]), 0
+        return moved.reshape(*mapped.shape[:3], -1), 0
 
 
 def _moved(adds: bool, length: int, values: Tensor, flat: Tensor) -> Tensor:

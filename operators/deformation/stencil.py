@@ -1,18 +1,20 @@
 """Multilinear interpolation at displaced positions: neighbours and shares, values, slopes, transpose.
 
-An array index is i = base + M u, with M the inverse of the source's axes (index per mm). `base` is
-split into its integer and its fractional part in double precision once, so that single precision has
-to hold no more than the displacement itself.
+An array index is i = i_0 + M u, with M the inverse of the source's axes (index per mm). i_0 is split
+into its integer and its fractional part in double precision, once: single precision has to hold no
+more than the displacement itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.constant import moved
@@ -21,7 +23,6 @@ from operators.errors import value_error
 from operators.grid import FloatArray, Grid
 
 Boundary = Literal["zero", "edge"]
-Positions = tuple[Tensor, Tensor, Tensor]
 
 #: Of a voxel, in double and in single precision: what is met to rounding is met.
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5}
@@ -62,64 +63,95 @@ class Stencil:
         return replace(self, shares=tuple(share.to(values.dtype) for share in self.shares))
 
 
-def base_positions(source: Grid, target: Grid, device: torch.device) -> Positions:
-    """Return the index in `source` of every voxel of `target`, per source axis, as (z, y, x) that broadcast."""
-    matrix = _cleaned(np.linalg.solve(source.affine[:3, :3], target.affine[:3, :3]))
-    offset = source.world_to_index(target.affine[:3, 3])
-    places = []
-    for axis in range(3):
-        place = torch.full((1, 1, 1), float(offset[axis]), dtype=torch.float64, device=device)
-        for other, n in enumerate(target.shape):
-            if matrix[axis, other] != 0:
-                steps = torch.arange(n, dtype=torch.float64, device=device) * float(matrix[axis, other])
-                place = place + steps.reshape([-1 if k == other else 1 for k in range(3)])
-        places.append(place)
-    return places[0], places[1], places[2]
+@dataclass(frozen=True)
+class Placement:
+    """Where positions lie in a source before they are displaced: index = whole + part, per source axis.
 
+    `whole` and `part`, in double precision, broadcast to (P, *out); `inverse` is M, row by row: plain
+    numbers, so that a compiled graph sees no array.
+    """
 
-def locate(
-    source: Grid, base: Positions, shift: Tensor, boundary: Boundary, *, slopes: bool = False
-) -> Stencil:
-    """Return the stencil at `base` + M `shift`, for a `shift` (P, 3, *out) in mm; differentiable in it."""
-    inverse = _cleaned(np.linalg.inv(source.affine[:3, :3]))
-    rounding = ROUNDING[shift.dtype]
-    count = int(np.prod(source.shape))
-    whole_dtype = torch.int32 if count < 2**31 else torch.int64
-    flat = torch.zeros((), dtype=whole_dtype, device=shift.device)
-    inside: Tensor | None = None
-    axes, strides, shares, varies = [], [], [], []
-    for axis, n in enumerate(source.shape):
-        nearest = base[axis].round()
-        place = torch.where((base[axis] - nearest).abs() < ROUNDING[torch.float64], nearest, base[axis])
-        whole = place.floor()
-        position = (place - whole).to(shift.dtype) + _combined(inverse[axis], shift)
-        step = position.detach().floor()
-        low = step + whole.to(shift.dtype)
-        # A position that overflowed has no neighbour; any will do, the share is not a number.
-        lower = low.nan_to_num(nan=0.0).clamp(0, max(n - 2, 0))
-        offset = (position - step) + (low - lower)
-        seen = offset.detach()
-        top = min(n - 1, 1)
-        if boundary == "zero":
-            held = (seen >= -0.5 - rounding) & (seen <= top + 0.5 + rounding)
-            inside = held if inside is None else inside & held
-        if n > 1:
-            stride = int(np.prod(source.shape[axis + 1 :]))
-            flat = flat + lower.to(whole_dtype) * stride
-            axes.append(axis)
-            strides.append(stride)
-            shares.append(_row(offset.clamp(0, 1)))
-            if slopes:
-                varies.append(_row((seen >= 0) & (seen <= 1)))
-    rows, size = shift.shape[0], shift[0, 0].numel()
-    return Stencil(
-        flat.expand(rows, *shift.shape[2:]).reshape(rows, size),
-        tuple(shares),
-        tuple(strides),
-        tuple(axes),
-        None if inside is None else _row(inside),
-        tuple(varies),
-    )
+    shape: tuple[int, int, int]
+    inverse: tuple[tuple[float, ...], ...]
+    whole: tuple[Tensor, ...]
+    part: tuple[Tensor, ...]
+    boundary: Boundary
+
+    @classmethod
+    def of_grid(
+        cls, source: Grid, target: Grid, boundary: Boundary, device: torch.device | None
+    ) -> Placement:
+        """Return the places of the voxels of `target`, (z, y, x)."""
+        matrix = _cleaned(np.linalg.solve(source.affine[:3, :3], target.affine[:3, :3]))
+        offset = source.world_to_index(target.affine[:3, 3])
+        places = []
+        for axis in range(3):
+            place = torch.full((1, 1, 1), float(offset[axis]), dtype=torch.float64, device=device)
+            for other, n in enumerate(target.shape):
+                if matrix[axis, other] != 0:
+                    steps = torch.arange(n, dtype=torch.float64, device=device) * float(matrix[axis, other])
+                    place = place + steps.reshape([-1 if k == other else 1 for k in range(3)])
+            places.append(place)
+        return cls._of_index(source, places, boundary)
+
+    @classmethod
+    def of_points(cls, source: Grid, points: Tensor, boundary: Boundary) -> Placement:
+        """Return the places of world points (P, m, 3) in mm."""
+        origin = torch.tensor(source.affine[:3, 3], dtype=torch.float64, device=points.device)
+        matrix = torch.tensor(source.affine[:3, :3], dtype=torch.float64, device=points.device)
+        index = torch.linalg.solve(matrix, (points.to(torch.float64) - origin).mT).mT
+        return cls._of_index(source, list(index.unbind(-1)), boundary)
+
+    @classmethod
+    def _of_index(cls, source: Grid, places: list[Tensor], boundary: Boundary) -> Placement:
+        # A voxel centre met to rounding is that centre.
+        nearest = [place.round() for place in places]
+        met = [(a - b).abs() < ROUNDING[torch.float64] for a, b in zip(places, nearest, strict=True)]
+        places = [torch.where(m, b, a) for m, a, b in zip(met, places, nearest, strict=True)]
+        whole = tuple(place.floor() for place in places)
+        part = tuple(a - b for a, b in zip(places, whole, strict=True))
+        inverse = _cleaned(np.linalg.inv(source.affine[:3, :3]))
+        rows = tuple(tuple(float(c) for c in row) for row in inverse)
+        return cls(source.shape, rows, whole, part, check_boundary(boundary))
+
+    def to(self, device: torch.device) -> Placement:
+        """Return a copy on `device`."""
+        return moved(self, device)
+
+    def at(self, shift: Tensor, *, slopes: bool = False) -> Stencil:
+        """Return the stencil of the positions moved by `shift` (P, 3, *out) in mm; differentiable in it."""
+        rounding = ROUNDING[shift.dtype]
+        whole_dtype = torch.int32 if math.prod(self.shape) < 2**31 else torch.int64
+        flat = torch.zeros((), dtype=whole_dtype, device=shift.device)
+        inside: Tensor | None = None
+        axes, strides, shares, varies = [], [], [], []
+        for axis, n in enumerate(self.shape):
+            position = self.part[axis].to(shift.dtype) + _combined(self.inverse[axis], shift)
+            step = position.detach().floor()
+            low = step + self.whole[axis].to(shift.dtype)
+            # A position that overflowed has no neighbour; any will do, the share is not a number.
+            lower = low.nan_to_num(nan=0.0).clamp(0, max(n - 2, 0))
+            offset = (position - step) + (low - lower)
+            seen = offset.detach()
+            if self.boundary == "zero":
+                held = (seen >= -0.5 - rounding) & (seen <= min(n - 1, 1) + 0.5 + rounding)
+                inside = held if inside is None else inside & held
+            if n > 1:
+                axes.append(axis)
+                strides.append(math.prod(self.shape[axis + 1 :]))
+                flat = flat + lower.to(whole_dtype) * strides[-1]
+                shares.append(_row(offset.clamp(0, 1)))
+                if slopes:
+                    varies.append(_row((seen >= 0) & (seen <= 1)))
+        rows, size = shift.shape[0], math.prod(shift.shape[2:])
+        return Stencil(
+            flat.expand(rows, *shift.shape[2:]).reshape(rows, size),
+            tuple(shares),
+            tuple(strides),
+            tuple(axes),
+            None if inside is None else _row(inside),
+            tuple(varies),
+        )
 
 
 def interpolate(
@@ -174,13 +206,13 @@ def spread(values: Tensor, stencil: Stencil, length: int) -> Tensor:
     return total
 
 
-def _cleaned(matrix: FloatArray) -> FloatArray:
+def _cleaned(matrix: NDArray[np.floating[Any]]) -> FloatArray:
     """Return `matrix` without entries that are rounding: they would cost a pass over the volume each."""
     return np.where(np.abs(matrix) < 1e-14 * np.abs(matrix).max(axis=1, keepdims=True), 0.0, matrix)
 
 
-def _combined(row: FloatArray, shift: Tensor) -> Tensor:
-    parts: Sequence[Tensor] = [float(c) * shift[:, j] for j, c in enumerate(row) if c != 0]
+def _combined(row: tuple[float, ...], shift: Tensor) -> Tensor:
+    parts = [c * shift[:, j] for j, c in enumerate(row) if c != 0]
     total = parts[0]
     for part in parts[1:]:
         total = total + part

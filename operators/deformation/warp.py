@@ -7,7 +7,9 @@ with x interpolated linearly between voxel centres; see `operators.deformation` 
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -18,10 +20,8 @@ from operators.deformation.pull import check_still, joined, planar, pull
 from operators.deformation.rows import read_rows
 from operators.deformation.stencil import (
     Boundary,
-    base_positions,
-    check_boundary,
+    Placement,
     interpolate,
-    locate,
     spread,
 )
 from operators.errors import type_error, value_error
@@ -53,27 +53,26 @@ class Warp(LinearOperator):
         target = check_still(moving.with_time(None) if grid is None else grid)
         lead = domain.shape[:-3]
         there = target.with_time(moving.time)
-        super().__init__(
-            domain, Space((*lead, *target.shape), domain.is_complex, there, domain.is_vector)
-        )
+        super().__init__(domain, Space((*lead, *target.shape), domain.is_complex, there, domain.is_vector))
         self.field = Constant(_one_field(field, target), "field")
-        self.boundary = check_boundary(boundary)
-        with torch.no_grad():
-            base = base_positions(moving, target, field.device)
-            self._stencil = locate(moving, base, field[None], self.boundary)
+        self._stencil = Placement.of_grid(moving, target, boundary, field.device).at(field[None])
 
     def _apply(self, x: Tensor) -> Tensor:
-        parts = planar(x)
-        rows = parts.reshape(1, -1, int(np.prod(parts.shape[-3:])))
-        values = interpolate(rows, self._stencil.like(rows), read_rows)
-        return joined(values.reshape(*parts.shape[:-3], *self.codomain.shape[-3:]), x.is_complex())
+        stencil = self._stencil.like(x.real if x.is_complex() else x)
+        return self._rowwise(x, self.codomain, lambda rows: interpolate(rows, stencil, read_rows))
 
     def _apply_adjoint(self, y: Tensor) -> Tensor:
-        parts = planar(y)
-        rows = parts.reshape(1, -1, int(np.prod(parts.shape[-3:])))
-        shape = self.domain.shape[-3:]
-        image = spread(rows, self._stencil.like(rows), int(np.prod(shape)))
-        return joined(image.reshape(*parts.shape[:-3], *shape), y.is_complex())
+        stencil = self._stencil.like(y.real if y.is_complex() else y)
+        count = math.prod(self.domain.shape[-3:])
+        return self._rowwise(y, self.domain, lambda rows: spread(rows, stencil, count))
+
+    def _rowwise(self, values: Tensor, to: Space, move: Callable[[Tensor], Tensor]) -> Tensor:
+        parts = planar(values)
+        rows = parts.reshape(1, -1, math.prod(parts.shape[-3:]))
+        # Volumes one by one: temporaries stay small enough for the allocator to use them again.
+        some = max(1, 2**21 // rows.shape[-1])
+        moved = torch.cat([move(block) for block in torch.split(rows, some, dim=1)], dim=1)
+        return joined(moved.reshape(*parts.shape[:-3], *to.shape[-3:]), values.is_complex())
 
 
 class WarpField(Operator):
@@ -100,12 +99,11 @@ class WarpField(Operator):
         check_finite(image, "image")
         super().__init__(Space.vectors(target), Space((*lead, *target.shape), is_complex, target))
         self.image = Constant(image, "image")
-        self.moving_grid = source
-        self.boundary = check_boundary(boundary)
+        self._place = Placement.of_grid(source, target, boundary, image.device)
 
     def _apply(self, x: Tensor) -> Tensor:
         field = x.reshape(x.shape[0], *[1] * (self.codomain.ndim - 3), *self.domain.shape)
-        return pull(self.image.like(x), self.moving_grid, field, self.grid, self.boundary)
+        return pull(self.image.like(x), field, self._place)
 
 
 def _one_field(field: Tensor, grid: Grid) -> Tensor:

@@ -19,7 +19,7 @@ from operators.fourier import Fourier
 from operators.frame import DeviceFrame
 from operators.grid import Grid, TimeAxis
 from operators.identity import Identity
-from operators.mri_cartesian import CartesianGeometry
+from operators.mri.cartesian import CartesianGeometry
 from operators.space import Space
 from operators.stack import BlockDiagonal, SliceWise, Stack
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from operators.coils import Coils
 from operators.ct import ParallelBeamGeometry
 from operators.grid import Grid
 from operators.identity import Identity
-from operators.mri_cartesian import CartesianGeometry
+from operators.mri.cartesian import CartesianGeometry
+from operators.mri.coils import Coils
 from operators.space import Space
 from workbench.calibration import CentreOfRotation, CoilMaps, Field
 from workbench.driver import sample

@@ -3,11 +3,12 @@ import math
 import pytest
 import torch
 
-from operators.coils import Coils
 from operators.diagonal import Diagonal
-from operators.grid import Grid
+from operators.grid import Grid, TimeAxis
 from operators.linear import LinearOperator
-from operators.mri_cartesian import CartesianGeometry
+from operators.mri import filters
+from operators.mri.cartesian import CartesianGeometry, SampledCartesianGeometry
+from operators.mri.coils import CoilImaging, Coils
 from operators.space import Space
 from tests.contracts import LinearOperatorContract
 from tests.oracles import as_vectors, normal_matrix, random_element
@@ -32,6 +33,21 @@ class TestRealMapsWithAVoxelThatNoneSees(LinearOperatorContract):
         maps = MAPS.real.clone().to(dtype)
         maps[:, 0, 1, 2] = 0
         return Coils(FIELD, maps)
+
+
+LINES = torch.tensor([True, False, True, True])
+PLANES = torch.stack([LINES, LINES.flip(0)])
+
+
+class TestCoilImaging(LinearOperatorContract):
+    covers = (CoilImaging,)
+
+    def make(self, dtype: torch.dtype) -> CoilImaging:
+        maps = MAPS.to(torch.complex64 if dtype == torch.float32 else torch.complex128)
+        lines = SampledCartesianGeometry.lines(CartesianGeometry.around(GRID), LINES, zero_filled=False)
+        op = lines.operator(GRID, components=(3,)) @ Coils(FIELD, maps)
+        assert isinstance(op, CoilImaging)
+        return op
 
 
 def imaging(weights: torch.Tensor | None = None) -> LinearOperator:
@@ -77,6 +93,45 @@ def test_lines_left_out_agree_with_dense() -> None:
     x = random_element(FIELD, 2)
     got = as_vectors(op, op.normal_solve(x, 0.2, tolerance=1e-12))
     assert (got - solved_densely(op, x, 0.2)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("cached_bytes", [1, 700, 1 << 22])
+@pytest.mark.parametrize("multislice", [True, False])
+@pytest.mark.parametrize(
+    "mask", [LINES[:, None], torch.tensor([[True] * 4, [False, True, True, True]])[..., None]]
+)
+def test_the_normal_operator_does_not_depend_on_the_blocks(
+    monkeypatch: pytest.MonkeyPatch, cached_bytes: int, multislice: bool, mask: torch.Tensor
+) -> None:
+    monkeypatch.setattr(filters, "CACHED_BYTES", cached_bytes)
+    geometry = SampledCartesianGeometry(CartesianGeometry.around(GRID, multislice=multislice), mask)
+    op = geometry.operator(GRID, components=(3,)) @ Coils(FIELD, MAPS)
+    x = random_element(FIELD, 2)
+    expected = op.adjoint(op(x))
+    assert (op.gram(x) - expected).abs().max() < 1e-12 * expected.abs().max()
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_maps_serve_every_frame(frames: int) -> None:
+    series = GRID.with_time(TimeAxis(frames))
+    mask = torch.rand((frames, 1, 4, 1), generator=torch.Generator().manual_seed(1)) < 0.6
+    mask[:, :, 2] = True
+    geometry = SampledCartesianGeometry(CartesianGeometry.around(GRID), mask)
+    space = Space.field(series, is_complex=True)
+    encoding = geometry.operator(series, components=(3,))
+    op = encoding @ Coils(space, MAPS)
+    spelled_out = encoding @ Coils(space, MAPS[:, None].repeat(1, frames, 1, 1, 1))
+    x = random_element(space, 2)
+    assert torch.equal(op(x), spelled_out(x))
+    expected = op.adjoint(op(x))
+    for each in (op, spelled_out):
+        assert (each.gram(x) - expected).abs().max() < 1e-12
+
+
+def test_another_number_of_coils_is_named() -> None:
+    encoding = CartesianGeometry.around(GRID).operator(GRID, components=(4,))
+    with pytest.raises(ValueError, match="`maps` must have 4 coils, got 3 coils. The coils of the maps"):
+        _ = encoding @ Coils(FIELD, MAPS)
 
 
 def test_weights_per_coil_stay_closed() -> None:

@@ -8,20 +8,17 @@ import torch
 
 from operators.fourier import Fourier
 from operators.frame import DeviceFrame
-from operators.grid import Grid
-from operators.mri_cartesian import CartesianGeometry
+from operators.grid import Grid, TimeAxis
+from operators.mri.cartesian import CartesianGeometry
+from operators.mri.encoding import CartesianEncoding
 from tests.contracts import LinearOperatorContract
+from tests.operators.mri.kspace_oracle import ROTATION, defining_sum, oblique
 from tests.oracles import random_element
-
-ROTATION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
 
 
 def scan(shape: tuple[int, int, int]) -> tuple[Grid, CartesianGeometry]:
     """Return an oblique, anisotropic grid and a geometry whose isocentre lies off its centre."""
-    affine = np.eye(4)
-    affine[:3, :3] = ROTATION[:, ::-1] * np.array([3.0, 1.5, 2.0])
-    affine[:3, 3] = (11.0, -7.0, 23.0)
-    grid = Grid(shape, affine)
+    grid = oblique(shape)
     frame = DeviceFrame.from_axes(*ROTATION.T, origin=grid.index_to_world([1, 2, 1]))
     extent = [n * s for n, s in zip(shape, grid.spacing, strict=True)]
     return grid, CartesianGeometry(shape, (extent[0], extent[1], extent[2]), frame=frame)
@@ -29,18 +26,17 @@ def scan(shape: tuple[int, int, int]) -> tuple[Grid, CartesianGeometry]:
 
 def direct(geometry: CartesianGeometry, grid: Grid, x: torch.Tensor) -> torch.Tensor:
     """Return the defining sum over voxels, evaluated at their world positions."""
-    index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), axis=-1)
-    position = geometry.frame.points_to_device(grid.index_to_world(index)).reshape(-1, 3)[:, ::-1]
     m = np.stack(np.meshgrid(*[np.arange(n) - n // 2 for n in geometry.matrix], indexing="ij"), axis=-1)
-    k = m.reshape(-1, 3) / np.array(geometry.field_of_view)
-    kernel = np.exp(-2j * math.pi * k @ (position - np.array(geometry.zero_phase[::-1])).T)
-    return torch.from_numpy(kernel @ x.numpy().ravel() / math.sqrt(x.numel())).reshape(geometry.matrix)
+    k = (m / np.array(geometry.field_of_view))[..., ::-1]
+    ratio = np.array(geometry.field_of_view) / np.array(grid.spacing)
+    voxels = math.prod(round(r) for r, n in zip(ratio, geometry.matrix, strict=True) if n > 1)
+    return defining_sum(k, grid, geometry.frame, geometry.zero_phase, x, voxels=voxels)
 
 
 class TestCartesianGeometry(LinearOperatorContract):
-    covers = (Fourier,)
+    covers = (CartesianEncoding,)
 
-    def make(self, dtype: torch.dtype) -> Fourier:
+    def make(self, dtype: torch.dtype) -> CartesianEncoding:
         grid, geometry = scan((3, 4, 5))
         return geometry.operator(grid.flip(1))
 
@@ -101,12 +97,79 @@ def test_a_left_handed_grid_is_read_with_one_axis_reversed() -> None:
     assert (op(x) - direct(geometry, mirrored, x)).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize(
+    ("shape", "matrix", "field"),
+    [
+        ((4, 5, 6), (4, 5, 12), (12.0, 7.5, 24.0)),  # readout oversampling
+        ((4, 5, 6), (4, 5, 6), (12.0, 7.5, 24.0)),  # and of a lower resolution too
+        ((4, 6, 8), (3, 5, 4), (12.0, 9.0, 16.0)),  # fewer frequencies on a finer grid
+        ((3, 6, 7), (4, 9, 10), (12.0, 13.5, 20.0)),  # a crop of a larger field of view
+        ((1, 5, 6), (1, 4, 9), (3.0, 7.5, 18.0)),
+    ],
+)
+@pytest.mark.parametrize("flips", [(), (2,), (1,)])
+def test_a_field_of_view_and_a_matrix_of_their_own(
+    shape: tuple[int, int, int],
+    matrix: tuple[int, int, int],
+    field: tuple[float, float, float],
+    flips: tuple[int, ...],
+) -> None:
+    grid, whole = scan(shape)
+    geometry = whole.with_(matrix=matrix, field_of_view=field, zero_phase=(1.0, -2.5, 4.0))
+    turned = grid.flip(*flips)
+    op = geometry.operator(turned)
+    x = random_element(op.domain)
+    assert op.codomain.shape == matrix
+    assert (op(x) - direct(geometry, turned, x)).abs().max() < 1e-12
+
+
+def test_readout_oversampling_encodes_the_same_image_twice_as_densely() -> None:
+    grid, _ = scan((3, 4, 6))
+    x = random_element(CartesianGeometry.around(grid).operator(grid).domain)
+    once = CartesianGeometry.around(grid).operator(grid)(x)
+    twice = CartesianGeometry.around(grid, readout_oversampling=2).operator(grid)
+    # Every other frequency is the plain one; N of N^-1/2 has doubled.
+    assert (math.sqrt(2) * twice(x)[..., ::2] - once).abs().max() < 1e-12
+    assert (twice.gram(x) - x).abs().max() < 1e-12
+    assert twice.has_closed_form
+
+
+@pytest.mark.parametrize("flips", [(), (0,), (0, 2)])
+def test_slices_excited_one_by_one_have_each_their_own_k_space(flips: tuple[int, ...]) -> None:
+    grid, geometry = scan((3, 4, 5))
+    volume = geometry.with_(multislice=True, zero_phase=(0.0, 0.0, 0.0))
+    turned = grid.flip(*flips)
+    x = random_element(volume.operator(turned).domain)
+    y = volume.operator(turned)(x)
+    upright = x.flip(flips)
+    for j in range(3):
+        # The frame stands on voxel 1, the middle one: slice j lies at (j - 1) * 3 mm.
+        cut = grid.slice_at(0, j)
+        alone = geometry.with_(matrix=(1, 4, 5)).operator(cut)
+        assert (y[j] - alone(upright[j : j + 1])[0]).abs().max() < 1e-12
+
+
+def test_a_time_axis_has_every_frame_encoded() -> None:
+    grid, geometry = scan((2, 4, 5))
+    series = grid.with_time(TimeAxis(3))
+    op = geometry.operator(series, components=(2,))
+    x = random_element(op.domain)
+    assert op.codomain.shape == (2, 3, 2, 4, 5)
+    assert torch.equal(op(x)[1, 2], geometry.operator(grid)(x[1, 2]))
+
+
 def test_grids_it_cannot_encode_are_named() -> None:
     grid, geometry = scan((4, 6, 8))
-    with pytest.raises(ValueError, match=r"`grid` must have the encoded matrix \(4, 6, 8\), got"):
-        geometry.operator(grid.crop((0, 0, 0), (4, 6, 7)))
+    with pytest.raises(ValueError, match=r"`grid` must have the encoded matrix \(4, 6, 8\) .* folds into"):
+        geometry.operator(grid.pad(0, (0, 0, 1)))
     with pytest.raises(ValueError, match="`grid` must have voxels of field of view / matrix"):
         geometry.with_(field_of_view=(12.0, 9.0, 17.0)).operator(grid)
+    with pytest.raises(ValueError, match="8 samples along x reach beyond the Nyquist frequency"):
+        geometry.operator(grid.resample(shape=(4, 6, 4)))
+    with pytest.raises(ValueError, match=r"`grid` must have the encoded matrix \(1, 6, 8\)"):
+        geometry.with_(matrix=(1, 6, 8)).operator(grid)
     tilted = Grid.from_spacing((4, 6, 8), grid.spacing, centre=grid.centre)
     with pytest.raises(ValueError, match="axes .* along the device axes"):
         geometry.operator(tilted)
+    with pytest.raises(ValueError, match="`grid` must have its slices at the device z"):
+        geometry.with_(multislice=True, zero_phase=(0.0, 0.0, 0.5)).operator(grid)
