@@ -50,7 +50,8 @@ MOVE, FADING, LOPSIDED = 0.3, 0.95, 25.0
 class TotalVariationState:
     """u, its images under A and D, the dual variables of both, and the balance of steps: rho, c, move.
 
-    `target` are the data of the law that stands in for one that is not log-concave, None for none.
+    `target` are the data of the law that stands in for one that is not log-concave, None for none; `noise` is
+    the length of a u that the data's noise would hide.
     """
 
     u: Tensor
@@ -61,6 +62,7 @@ class TotalVariationState:
     data_dual: Tensor
     slope_dual: Tensor
     target: Tensor | None
+    noise: float
     rho: float
     share: float
     move: float
@@ -72,9 +74,10 @@ class TotalVariation(Solver[TotalVariationState]):
 
     `weight` is in mm / (unit of u): at 0 it is maximum likelihood. `lower` is a bound on the physical
     image, such as 0 for attenuation. It begins with at most `warm` iterations of least squares and ends after
-    `iterations`, or where what the residuals of the optimality conditions leave of the objective to gain is
-    below `tolerance` of it; the record says how far it came. Isotropic; of a vector field each component by
-    itself. With Rician noise, which is not log-concave, it is where no small change helps: a local minimum.
+    `iterations`, or where the residuals of the optimality conditions are below `tolerance` of their terms:
+    |A| |p| + |D| |q|, and |K| times what of u varies or is noise. The record says how far it came.
+    Isotropic; of a vector field each component by itself. With Rician noise, which is not log-concave, it ends
+    where no small change helps: at a local minimum.
     """
 
     weight: float
@@ -121,6 +124,7 @@ class TotalVariation(Solver[TotalVariationState]):
             # At the solution the dual of the data is f'(A u).
             data_dual=model.slope(image),
             target=model.target(image),
+            noise=components(image) / scores / model.norms[0] if scores > 0 else 0.0,
             slope_dual=torch.zeros_like(slope),
             rho=1 / size if size > 0 else 1.0,
             share=self.weight * posterior.space.size**0.5 / scores if scores > 0 and self.weight > 0 else 1.0,
@@ -158,12 +162,12 @@ class TotalVariation(Solver[TotalVariationState]):
             rho, move = rho / (1 - move), move * FADING
         target = model.target(image)
         penalty = self.weight * _magnitude(slope).double().flatten(1).sum(1)
-        # What the objective may still fall by, were the answer as far away as the variables are large.
-        gap = primal * _norm(_varying(u)) + dual_a * _norm(data_dual) + dual_d * _norm(slope_dual)
         if target is not None and s.target is not None:
-            gap += model.moved(target, s.target) * _norm(image)
-        # In nats: the misfit of the truth is about half of one per real datum.
-        residual = gap / (components(image) / 2 + float(penalty.max()))
+            primal += norm_a * model.moved(target, s.target)
+        pull = norm_a * _norm(data_dual) + norm_d * _norm(slope_dual)
+        # Of a level of u, which no slope sees, nothing can be told by how large it is.
+        size = max(_norm(_varying(u)), s.noise)
+        residual = max(_share(primal, pull), _share(dual_a, norm_a * size), _share(dual_d, norm_d * size))
         values = {
             "objective": model.misfit(image) + penalty,
             "residual": image.real.new_tensor(residual).expand(u.shape[0]),
@@ -177,6 +181,7 @@ class TotalVariation(Solver[TotalVariationState]):
             data_dual=data_dual,
             slope_dual=slope_dual,
             target=target,
+            noise=s.noise,
             rho=rho,
             share=s.share,
             move=move,
@@ -315,3 +320,7 @@ def _varying(u: Tensor) -> Tensor:
 
 def _norm(x: Tensor) -> float:
     return float(torch.linalg.vector_norm(x))
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else part
