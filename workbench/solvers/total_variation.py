@@ -76,8 +76,8 @@ class TotalVariation(Solver[TotalVariationState]):
     image, such as 0 for attenuation. It begins with at most `warm` iterations of least squares and ends after
     `iterations`, or where the residuals of the optimality conditions are below `tolerance` of their terms:
     |A| |p| + |D| |q|, and |K| times what of u varies or is noise. The record says how far it came.
-    Isotropic; of a vector field each component by itself. With Rician noise, which is not log-concave, it ends
-    where no small change helps: at a local minimum.
+    Isotropic; of a vector field each component by itself. With Rician noise, which is not log-concave, it
+    ends where no small change helps: at a local minimum.
     """
 
     weight: float
@@ -123,7 +123,7 @@ class TotalVariation(Solver[TotalVariationState]):
             slope_before=slope,
             # At the solution the dual of the data is f'(A u).
             data_dual=model.slope(image),
-            target=model.target(image),
+            target=model.first_target(image),
             noise=components(image) / scores / model.norms[0] if scores > 0 else 0.0,
             slope_dual=torch.zeros_like(slope),
             rho=1 / size if size > 0 else 1.0,
@@ -280,6 +280,11 @@ class _Model:
         """Return the data of the law that stands in at `image`, None where none has to."""
         stand_in = self.likelihood.noise.majorised(self._predicted(image), self._data(image))
         return None if stand_in is None else stand_in[1]
+
+    def first_target(self, image: Tensor) -> Tensor | None:
+        """Return the same at a start, off the points where the slope is 0 at no minimum."""
+        way = self.likelihood.noise.escape(self._predicted(image), self._data(image))
+        return self.target(image if way is None else image + way)
 
     def moved(self, target: Tensor, before: Tensor) -> float:
         """Return how far the slope of the law that stands in has moved with its data."""

