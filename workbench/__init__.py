@@ -7,9 +7,10 @@ from workbench.kinds import Kind
 from workbench.measurement import Measurement
 from workbench.posterior import Posterior
 from workbench.samples import Samples
+from workbench.units import Units
 from workbench.volume import Volume
 
-__all__ = ["Kind", "Measurement", "Posterior", "Samples", "Volume", "sample"]
+__all__ = ["Kind", "Measurement", "Posterior", "Samples", "Units", "Volume", "sample"]
 
 try:
     __version__ = version("inverse-workbench")

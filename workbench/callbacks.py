@@ -18,6 +18,7 @@ from torch import Tensor
 
 from operators.checks import check_count, check_number
 from operators.errors import value_error
+from workbench.kinds import Kind
 from workbench.ledger import Ledger
 from workbench.plan import PlanRow
 from workbench.posterior import Posterior
@@ -45,6 +46,7 @@ class StepEvent:
     info: Info
     ledger: Ledger
     seconds_left: float | None
+    kind: Kind
     open_ended: bool = False
 
     @cached_property
@@ -105,11 +107,11 @@ class ProgressLine(Callback):
         values = {name: v[: event.wanted].double().mean() for name, v in event.info.values.items()}
         numbers = "".join(f", {name} {float(v):.3g}" for name, v in values.items())
         through = event.first + event.wanted - 1
-        which = f"draw {event.first}: " if event.wanted == 1 else f"draws {event.first}-{through}: "
+        which = f" {event.first}" if event.wanted == 1 else f"s {event.first}-{through}"
         steps = (
             f"{event.step} of at most {event.steps}" if event.open_ended else f"{event.step}/{event.steps}"
         )
-        self._say(f"{which if self._draws > 1 else ''}step {steps}{numbers}{left}")
+        self._say(f"{event.kind}{which if self._draws > 1 else ''}: step {steps}{numbers}{left}")
 
 
 class LiveEstimate(Callback):
@@ -134,7 +136,8 @@ class Trajectory(Callback):
     """
 
     window: tuple[int, int] | None = None
-    #: One entry per step and microbatch: step, draws, the row's values, calls so far, the info's means.
+    #: One entry per step and microbatch: step, draws, calls so far, the plan's columns, the info's means.
+    #: A name that is taken already goes by "plan.name" or "info.name".
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -152,15 +155,15 @@ class Trajectory(Callback):
     def step(self, event: StepEvent) -> None:
         """Take the step in, once."""
         values = {name: float(v[: event.wanted].double().mean()) for name, v in event.info.values.items()}
-        row = {
+        row: dict[str, Any] = {
             "step": event.step,
             "first_draw": event.first,
             "draws": event.wanted,
-            **event.row.values,
-            **values,
             "network_evaluations": event.ledger.network_evaluations,
             "operator_calls": event.ledger.operator_calls,
         }
+        for source, found in (("plan", event.row.values), ("info", values)):
+            row |= {f"{source}.{name}" if name in row else name: value for name, value in found.items()}
         # What is told again takes the place of what was told before.
         if self.rows and _key(self.rows[-1]) >= _key(row):
             self.rows = [before for before in self.rows if _key(before) < _key(row)]

@@ -55,7 +55,7 @@ class Capabilities:
             yield f"`prior.space` must be a {_either(self.spaces)}, got a {prior.space.kind}."
         if not isinstance(prior, self.priors):
             wanted = _either(frozenset(kind.__name__ for kind in self.priors))
-            yield f"`prior` must be a {wanted}, got {type(prior).__name__}."
+            yield f"`prior` must be a {wanted}, got {type(prior).__name__}. Or use another solver."
         if self.backprop and not prior.differentiable:
             yield f"`prior` must be differentiable, got {type(prior).__name__}."
         if self.calibrated_score and not prior.exact:
@@ -63,15 +63,21 @@ class Capabilities:
                 f"`prior` must have the score of a density, got {type(prior).__name__}, which approximates "
                 "one. Use a solver that allows for it."
             )
+        if self.calibrated_score and not prior.proper:
+            yield (
+                f"`prior` must be a law that can be drawn from, got {type(prior).__name__}. "
+                "Use one with a finite mass, or a solver of point estimates."
+            )
         if likelihood is None:
             if self.likelihood:
                 yield "`posterior` must have a likelihood, got a prior alone. Posterior(prior, likelihood)."
             return
         operator = likelihood.operator
         if self.linear and not likelihood.is_linear:
-            yield f"`operator` must be linear, got {operator!r}."
+            yield f"`operator` must be linear, got {operator!r}. Use a solver for nonlinear operators."
         if self.linear_gaussian and not likelihood.is_linear_gaussian:
-            yield f"`likelihood` must be linear with Gaussian noise, got {likelihood!r}."
+            remedy = "For counts, LogTransmission is near enough; else a solver for any noise."
+            yield f"`likelihood` must be linear with Gaussian noise, got {likelihood!r}. {remedy}"
         if self.exact_adjoint and getattr(operator, "adjoint_error", 0.0) > 0:
             remedy = "Use an engine with a matched pair."
             yield f"`operator` must have an exact adjoint, got {operator!r}. {remedy}"

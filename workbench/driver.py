@@ -19,14 +19,16 @@ from torch import Tensor
 from operators.checks import COMPLEX_DTYPES, REAL_DTYPES, check_count, check_number
 from operators.errors import NonFiniteError, type_error, value_error
 from workbench.callbacks import Callback
+from workbench.costs import refuse_beyond_budget, refuse_beyond_memory
 from workbench.counting import counted
 from workbench.fingerprint import fingerprint
-from workbench.guards import available_memory, bytes_text, diverged
-from workbench.ledger import Budget, BudgetError, Ledger, peak_memory, reset_peak_memory
+from workbench.guards import diverged
+from workbench.ledger import Budget, Ledger, reset_peak_memory
 from workbench.plan import SolverPlan
 from workbench.posterior import Posterior
 from workbench.random import Keys
-from workbench.run import Run, RunSettings
+from workbench.run import Run
+from workbench.run_settings import RunSettings
 from workbench.samples import Samples
 from workbench.solvers.base import Solver
 from workbench.store import Header, Store, TensorStore
@@ -94,7 +96,8 @@ def sample(
     if not all(isinstance(callback, Callback) for callback in callbacks):
         raise type_error("callbacks", "be a sequence of Callbacks", [type(c).__name__ for c in callbacks])
     if store is not None and not isinstance(store, Store):
-        raise type_error("store", "be a Store or None", type(store).__name__, "On disk: ZarrStore(path).")
+        remedy = "On disk: ZarrStore(path). One's own: a subclass of Store."
+        raise type_error("store", "be a Store or None", type(store).__name__, remedy)
     solver.capabilities.check(posterior, type(solver).__name__)
     like = _like(posterior, dtype, device)
     count = _count(solver, draws)
@@ -110,7 +113,9 @@ def sample(
     size = _microbatch(microbatch, count, posterior, like)
     size = solver.particles or (1 if solver.deterministic else size)
     ours = TensorStore() if store is None else store
-    _refuse_what_cannot_be_met(posterior, solver, plan, count, size, limits, ledger, ours, like)
+    if not ours.holds_run():
+        refuse_beyond_budget(posterior, solver, plan, count, size, ledger)
+    refuse_beyond_memory(posterior, count, size, limits, ours, like)
 
     header = Header(
         space=posterior.space,
@@ -126,7 +131,7 @@ def sample(
         seed=keys.seed,
         count=count,
         microbatch=size,
-        wanted=draws,
+        wanted=None if draws is None else int(draws),
         every=every,
         keep=store is not None,
     )
@@ -180,7 +185,10 @@ def _planned(solver: Solver[Any], posterior: Posterior) -> SolverPlan:
 def _like(posterior: Posterior, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
     if dtype is not None and dtype not in REAL_DTYPES + COMPLEX_DTYPES:
         raise type_error("dtype", "be torch.float32 or torch.float64", repr(dtype))
-    like = posterior.like(dtype=dtype, device=device)
+    try:
+        like = posterior.like(dtype=dtype, device=device)
+    except (AssertionError, RuntimeError) as error:  # torch's way to say that there is no such device
+        raise value_error("device", "be one that this torch can use", repr(device), str(error)) from error
     if posterior.likelihood is not None:
         fixed = posterior.like()
         if like.dtype != fixed.dtype or like.device != fixed.device:
@@ -195,7 +203,7 @@ def _like(posterior: Posterior, dtype: torch.dtype | None, device: torch.device 
 
 def _count(solver: Solver[Any], draws: int | None) -> int:
     if draws is not None:
-        check_count(draws, "draws")
+        draws = check_count(draws, "draws")
     if solver.deterministic:
         if draws not in (None, 1):
             remedy = (
@@ -215,47 +223,3 @@ def _microbatch(given: int | None, count: int, posterior: Posterior, like: Tenso
         return check_count(given, "microbatch")
     most = max(1, MICROBATCH_BYTES // (posterior.space.size * like.element_size()))
     return math.ceil(count / math.ceil(count / most))
-
-
-def _refuse_what_cannot_be_met(
-    posterior: Posterior,
-    solver: Solver[Any],
-    plan: SolverPlan,
-    count: int,
-    microbatch: int,
-    budget: Budget,
-    ledger: Ledger,
-    store: Store,
-    like: Tensor,
-) -> None:
-    cost = solver.cost(posterior, plan)
-    # Particles are all computed, whatever is drawn from them; so are the rows that fill a batch up.
-    computed = solver.particles or math.ceil(count / microbatch) * microbatch
-    for name in ("network_evaluations", "backward_passes", "operator_calls"):
-        limit, each, spent = getattr(budget, name), getattr(cost, name), getattr(ledger, name)
-        if limit is not None and spent + computed * each > limit:
-            fit = (limit - spent) // each
-            fit = fit if count <= microbatch else fit // microbatch * microbatch
-            remedy = f"Raise it, or draw at most {fit}." if fit > 0 and not solver.particles else "Raise it."
-            wanted = f"allow at least {spent + computed * each}: {computed} draws of {each} or more each"
-            wanted += f", and {spent} for the plan" if spent else ""
-            raise BudgetError(str(value_error(f"budget.{name}", wanted, limit, remedy)))
-    element = posterior.space.size * like.element_size()
-    room = available_memory() if isinstance(store, TensorStore) else store.room()
-    if room is not None and count * element > room:
-        where = "memory" if isinstance(store, TensorStore) else "the store"
-        remedy = f"Draw at most {room // element}."
-        remedy += " Or keep them on disk: store=ZarrStore(path)." if where == "memory" else " Or make room."
-        wanted = f"fit into the {bytes_text(room)} free in {where}"
-        raise BudgetError(str(value_error("draws", wanted, f"{count} of {bytes_text(element)} each", remedy)))
-    if budget.memory_bytes is not None:
-        # The state and its successor, one estimate; and the draws, where they are kept in memory.
-        least = 3 * microbatch * element + (count * element if isinstance(store, TensorStore) else 0)
-        least += peak_memory(like.device) if like.device.type == "cpu" else 0
-        if least > budget.memory_bytes:
-            remedy = "Raise it, or lower `microbatch`, or keep the draws on disk: store=ZarrStore(path)."
-            raise BudgetError(
-                str(
-                    value_error("budget.memory_bytes", f"allow at least {least}", budget.memory_bytes, remedy)
-                )
-            )

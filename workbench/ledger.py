@@ -83,6 +83,11 @@ class Ledger:
         """A, A^H, and A^H A as two."""
         return self.forwards + self.adjoints + 2 * self.grams
 
+    @property
+    def budget(self) -> Budget:
+        """The limits that are enforced."""
+        return self._budget
+
     def enforce(self, budget: Budget) -> None:
         """Raise BudgetExhausted from the call that would go beyond `budget`."""
         self._budget = budget

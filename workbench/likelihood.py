@@ -29,9 +29,18 @@ from operators.linear import LinearOperator, Scaled
 from operators.space import Space
 from workbench.laplacian import BatchTrace, probed_trace, second_derivative
 from workbench.newton import Map, proximal, way_out
-from workbench.noise.base import GaussianForm, Noise, Value, counted, detached, device_named, per_sample
+from workbench.noise.base import (
+    GaussianForm,
+    Noise,
+    Value,
+    counted,
+    detached,
+    device_named,
+    double,
+    per_sample,
+)
 from workbench.random import Keys
-from workbench.white_solve import accuracy_asked, white_prox
+from workbench.white_solve import accuracy_asked, unscaled, white_prox
 
 __all__ = ["BatchTrace", "Likelihood"]
 
@@ -110,7 +119,9 @@ class Likelihood:
             raise type_error("likelihood", "be linear-Gaussian", repr(self), remedy)
 
         def make() -> tuple[LinearOperator, Tensor]:
-            data = form.data if self.offset is None else form.data - self._served("offset", form.data)
+            # In double precision: a high signal to noise makes much of the rounding of single.
+            data = double(form.data) if torch.float64 in form.whitener.dtypes else form.data
+            data = data if self.offset is None else data - self._served("offset", data)
             return form.whitened(operator), form.whitener.apply(data)
 
         return self._kept("whitened", make)
@@ -255,7 +266,7 @@ class Likelihood:
         return self.noise.log_likelihood(self._predicted(x), self.data)
 
     def _gaussian_trace(self, probes: int, seed: int) -> linalg.TraceEstimate:
-        square, operator = _unscaled(self.whitened[0])
+        square, operator = unscaled(self.whitened[0])
         name = f"trace_{probes}_{seed}"
         trace = self._kept(name, lambda: operator.gram_trace(probes=probes, seed=seed))
         # A complex-linear B has a trace over complex directions, each of which is two.
@@ -277,7 +288,7 @@ class Likelihood:
         """
         b = self.whitened[0]
         limit = 5000 if max_iterations is None else max_iterations
-        square, operator = _unscaled(b)
+        square, operator = unscaled(b)
         point = c if white is None else c + self._per_sample(r) * white
         if operator.has_closed_form:
             # The multiple is taken out: operators may know solves that multiples of them do not.
@@ -298,7 +309,11 @@ class Likelihood:
         return value.reshape(*value.shape, *[1] * self.domain.ndim) if isinstance(value, Tensor) else value
 
     def _newton(self, c: Tensor, r: Value, tolerance: float | None, max_iterations: int) -> Tensor:
-        operator, data = self.operator, self._served("data", c)
+        operator = self.operator
+        # -log p is a sum of large numbers whose differences are looked at.
+        point, c = c, double(c) if torch.float64 in operator.dtypes else c
+        data = self._served("data", c)
+        tolerance = accuracy_asked(tolerance, point)
 
         def linearise(x: Tensor) -> tuple[Tensor, Map]:
             m = self._predicted(x)
@@ -311,7 +326,7 @@ class Likelihood:
 
         centre = c.reshape(-1, *self.domain.shape)
         if isinstance(r, Tensor):
-            r = r.expand(c.shape[: c.ndim - self.domain.ndim]).reshape(-1)
+            r = r.to(c.real.dtype).expand(c.shape[: c.ndim - self.domain.ndim]).reshape(-1)
         result = proximal(
             lambda x: -self._log_likelihood(x),
             linearise,
@@ -321,7 +336,7 @@ class Likelihood:
             tolerance=tolerance,
             max_iterations=max_iterations,
         )
-        return result.solution.reshape(c.shape)
+        return result.solution.reshape(c.shape).to(point.dtype)
 
     def _check(self, x: Tensor, argument: str) -> None:
         self.operator._check(x, self.domain, argument)
@@ -332,11 +347,3 @@ class Likelihood:
     def __repr__(self) -> str:
         shift = "" if self.offset is None else ", offset"
         return f"Likelihood({self.operator!r}, {self.noise!r}{shift})"
-
-
-def _unscaled(operator: LinearOperator) -> tuple[float, LinearOperator]:
-    """Return f^2 and A of the operator f A."""
-    square = 1.0
-    while isinstance(operator, Scaled):
-        square, operator = square * abs(operator.factor) ** 2, operator.op
-    return square, operator

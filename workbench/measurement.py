@@ -87,6 +87,10 @@ class Measurement:
             )
         if isinstance(self.calibration, Calibration):
             object.__setattr__(self, "calibration", (self.calibration,))
+        if self.calibration is None or isinstance(self.calibration, str):
+            raise type_error(
+                "calibration", "be a sequence of Calibrations", repr(self.calibration), "Use ()."
+            )
         for i, part in enumerate(self.calibration):
             if not isinstance(part, Calibration):
                 raise type_error(f"calibration[{i}]", "be a Calibration", type(part).__name__)

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,34 +15,20 @@ import torch
 from torch import Tensor
 
 from operators.checks import all_finite
-from operators.errors import NonFiniteError
+from operators.errors import NonFiniteError, value_error
 from workbench.callbacks import Callback, StepEvent
+from workbench.costs import still_to_come
 from workbench.environment import environment
 from workbench.guards import DivergedError, diverged, diverged_rows
 from workbench.ledger import Ledger
-from workbench.plan import SolverPlan
 from workbench.posterior import Posterior
 from workbench.random import Keys
-from workbench.snapshot import pack, unpack
+from workbench.run_settings import RunSettings
+from workbench.snapshot import check_keepable, pack, unpack
 from workbench.solvers.base import Info, Solver
 from workbench.store import Header, Progress, Store, StoreFull
 
-__all__ = ["Run", "RunSettings"]
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """The numbers of a run: `count` draws are kept, `microbatch` computed at once."""
-
-    plan: SolverPlan
-    seed: int
-    count: int
-    microbatch: int
-    #: Draws asked of interacting particles, None for all of them with their weights.
-    wanted: int | None
-    #: Seconds between checkpoints, and whether there is anywhere to keep them.
-    every: float
-    keep: bool
+__all__ = ["Run"]
 
 
 class Run:
@@ -75,11 +61,20 @@ class Run:
 
     def go(self, header: Header) -> tuple[dict[str, Any], Tensor | None]:
         """Do what is left to do; return the record and the log-weights."""
+        try:
+            return self._go(header)
+        finally:
+            self.store.leave()
+
+    def _go(self, header: Header) -> tuple[dict[str, Any], Tensor | None]:
         progress = self.store.begin(header)
         if progress is not None:
             self._resume(progress)
             self.ledger.foresee(self._to_come())
             self.ledger.look(self.like.device, enforce=self._place[0] < self.settings.count)
+        if self.settings.keep:
+            for callback in self.callbacks:
+                check_keepable(callback.keep(), dict, f"{type(callback).__name__}.keep()")
         self._session = (time.monotonic(), self._place[0] // self.settings.microbatch, self._place[1])
         for callback in self.callbacks:
             callback.start(self.posterior, self.settings.count, len(self.settings.plan))
@@ -138,6 +133,8 @@ class Run:
         first, done, state = self._place
         if state is None:
             state, _ = self._guarded(lambda: (self.solver.init(self.posterior, keys, self.like), Info()), 0)
+            if self.settings.keep:
+                check_keepable(state, self.solver.state_type, f"the state of {type(self.solver).__name__}")
             self._place = (first, 0, state)
         while done < len(plan):
             row = plan.row(done)
@@ -154,7 +151,12 @@ class Run:
                 self._finished = (self._finished[0] + 1, self._finished[1] + row.index + 1)
             if time.monotonic() - self._saved >= self.settings.every:
                 self._save()
-        return self.solver.answer(self.posterior, state)
+        answer = self.solver.answer(self.posterior, state)
+        expected = (len(draws), *self.posterior.space.shape)
+        if tuple(answer.shape) != expected:
+            where = f"{type(self.solver).__name__}.answer"
+            raise value_error(where, f"return shape {expected}, a row per draw", tuple(answer.shape))
+        return answer
 
     def _guarded(self, act: Callable[[], tuple[Any, Info]], step: int) -> tuple[Any, Info]:
         """Return what `act` gives, or say at which step and for which draws it gave no numbers."""
@@ -194,9 +196,10 @@ class Run:
             done=self._done(step),
             total=self._batches * len(plan),
             row=plan.row(step - 1),
-            info=info,
+            info=info.copied(),
             ledger=copy(self.ledger),
             seconds_left=self._seconds_left(step),
+            kind=self.solver.kind,
             open_ended=self.solver.plan_is_limit,
         )
         for callback in self.callbacks:
@@ -285,18 +288,10 @@ class Run:
         first, step, _ = self._place
         if first >= self.settings.count:
             return {}
-        plan, size = self.settings.plan, self.solver.particles or self.settings.microbatch
-        whole = self._cost(plan)
-        untouched = self._batches - (0 if self.solver.particles else first // size) - (step > 0)
-        rest = dict.fromkeys(whole, 0)
-        if 0 < step < len(plan) and not self.solver.plan_is_limit:
-            # Neither what comes before the first step nor what a last step saves is counted twice.
-            begun, later = self._cost(plan.part(0, step)), self._cost(plan.part(step, len(plan)))
-            rest = {name: min(later[name], whole[name] - begun[name]) for name in whole}
-        return {name: size * (whole[name] * untouched + rest[name]) for name in whole}
-
-    def _cost(self, plan: SolverPlan) -> dict[str, int]:
-        return asdict(self.solver.cost(self.posterior, plan))
+        size = self.solver.particles or self.settings.microbatch
+        left = self._batches - (0 if self.solver.particles else first // size)
+        plan = self.settings.plan
+        return still_to_come(self.posterior, self.solver, plan, size=size, batches=left, step=step)
 
     def _interrupted(self, error: BaseException) -> None:
         """Keep what is done, and say how to go on; the error itself is the caller's."""
@@ -313,9 +308,9 @@ class Run:
         except Exception as also:
             error.add_note(f"The progress could not be saved either: {also}")
             return
-        error.add_note(
-            f"{self._place[0]} draws are kept, and step {self._place[1]} of the next. The same call goes on."
-        )
+        kept = f"{self._place[0]} draws are kept, and step {self._place[1]} of the next."
+        again = "meets the same" if isinstance(error, DivergedError) else "goes on"
+        error.add_note(f"{kept} The same call {again}.")
 
     def _record(self, header: Header) -> dict[str, Any]:
         plan = self.settings.plan

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from operators.errors import type_error, value_error
 
-__all__ = ["pack", "unpack"]
+__all__ = ["check_keepable", "pack", "unpack"]
 
 
 def pack(value: object, prefix: str = "state") -> tuple[Any, dict[str, Tensor]]:
@@ -29,19 +29,31 @@ def unpack(skeleton: Any, tensors: Mapping[str, Tensor], state_type: type[Any]) 
     return _unpacked(skeleton, tensors, _classes(state_type))
 
 
+def check_keepable(value: object, state_type: type[Any], what: str) -> None:
+    """Raise unless a checkpoint gives `value`, which is `what`, back as it was."""
+    skeleton, tensors = pack(value)
+    try:
+        same = pack(unpack(skeleton, tensors, state_type))[0] == skeleton
+    except (LookupError, NameError, TypeError, ValueError) as error:
+        remedy = "Its classes stand in the annotations of its state_type and take all their fields."
+        raise type_error(what, "be something a checkpoint can restore", error, remedy) from error
+    if not same:
+        raise type_error(what, "be something a checkpoint can restore", "another after a restore")
+
+
 def _packed(value: object, path: str, tensors: dict[str, Tensor]) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or type(value) in (bool, int, float, str):
         return {"value": value}
     if isinstance(value, Tensor):
         tensors[path] = value.detach()
         return {"tensor": path}
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
         items = [_packed(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
         return {type(value).__name__: items}
-    if isinstance(value, dict):
+    if isinstance(value, dict) and type(value) is dict:
         if not all(isinstance(key, str) for key in value):
             raise type_error(path, "have keys that are text", [*value])
-        return {"dict": {key: _packed(item, f"{path}.{key}", tensors) for key, item in value.items()}}
+        return {"dict": {key: _packed(item, f"{path}[{key!r}]", tensors) for key, item in value.items()}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [item.name for item in dataclasses.fields(value)]
         kept = {name: _packed(getattr(value, name), f"{path}.{name}", tensors) for name in names}

@@ -146,6 +146,14 @@ class Store(ABC):
         No more than the count that the run began with last.
         """
 
+    def leave(self) -> None:
+        """Take note that the run writes no more, finished or not; nothing to do for most stores."""
+        return
+
+    def holds_run(self) -> bool:
+        """Tell whether a run is here already, which the next one would go on with."""
+        return False
+
     def room(self) -> int | None:
         """Return how many bytes of draws fit in, those here already included; None where nobody knows."""
         return None
@@ -205,6 +213,10 @@ class TensorStore(Store):
         """Return the draws written so far."""
         self._header()
         return TensorDraws(self._draws[: min(self._count, complete(self._written))])
+
+    def holds_run(self) -> bool:
+        """Tell whether a run is in memory."""
+        return self._kept is not None
 
     def _header(self) -> Header:
         if self._kept is None:

@@ -6,6 +6,8 @@ every iteration j by Gauss-Radau quadrature (Golub and Meurant 1997; the recurre
 2013), a_j the steps of CG and mu a little below 1:
 
     |e_j|_G^2 <= g_j |r_j|^2,    g_0 = 1 / mu,    g_j+1 = (g_j - a_j) / (mu (g_j - a_j) + |r_j+1|^2 / |r_j|^2)
+
+The recursion's residual drifts from the true one by rounding: it is checked where the bound is met.
 """
 
 from __future__ import annotations
@@ -17,19 +19,29 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from operators.batch import column, components
+from operators.batch import column, components, dots
 from operators.cg import CGState, cg_start, cg_step
 from operators.checks import check_number
 from operators.errors import ConvergenceWarning
-from operators.linear import LinearOperator
+from operators.linear import LinearOperator, Scaled
 from workbench.noise.base import double
 
-__all__ = ["WhiteState", "accuracy_asked", "white_prox", "white_solve", "white_start", "white_step"]
+__all__ = [
+    "WhiteState",
+    "accuracy_asked",
+    "unscaled",
+    "white_prox",
+    "white_solve",
+    "white_start",
+    "white_step",
+]
 
 Map = Callable[[Tensor], Tensor]
 
 #: mu: a little below the least eigenvalue that G can have.
 LEAST = 0.999
+#: Share of the true residual by which that of the recursion may differ: beyond it, its bound is none.
+DRIFT = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,14 +76,15 @@ def white_start(apply: Map, side: Tensor) -> WhiteState:
 def white_step(apply: Map, state: WhiteState, accuracy: float) -> WhiteState:
     """Return the state after one more iteration; samples within `accuracy` stand still from then on."""
     before = state.solve
-    solve = before if before.finished else cg_step(apply, before)
+    if before.finished:
+        return state
+    solve = cg_step(apply, before)
     radau = _radau(state.radau, before, solve)
     # A sample that stands still keeps the error it had.
     error = torch.where(before.active, _bound(solve, radau), state.error)
     active = solve.active & (error > accuracy)
-    finished = solve.finished or not bool(active.any())
-    solve = replace(solve, active=active, stalled=solve.stalled | ~active, finished=finished)
-    return WhiteState(solve, radau, error)
+    moved = WhiteState(replace(solve, active=active), radau, error)
+    return moved if solve.finished or bool(active.any()) else _verified(apply, moved, accuracy)
 
 
 def white_solve(apply: Map, side: Tensor, *, accuracy: float, max_iterations: int) -> WhiteState:
@@ -111,6 +124,36 @@ def white_prox(
             stacklevel=4,
         )
     return (flat + scale * state.solution).reshape(point.shape).to(point.dtype)
+
+
+def unscaled(operator: LinearOperator) -> tuple[float, LinearOperator]:
+    """Return f^2 and A of the operator f A."""
+    square = 1.0
+    while isinstance(operator, Scaled):
+        square, operator = square * abs(operator.factor) ** 2, operator.op
+    return square, operator
+
+
+def _verified(apply: Map, state: WhiteState, accuracy: float) -> WhiteState:
+    """Return the state with its true residual, begun anew from there where the recursion had left it.
+
+    A residual that is no recursion's has the bound |e|_G^2 <= |r|^2 / mu alone.
+    """
+    solve = state.solve
+    r = solve.b - apply(solve.x)
+    energy = dots(r, r)
+    drifted = dots(r - solve.r, r - solve.r) > DRIFT**2 * energy
+    radau = torch.where(drifted, 1 / LEAST, state.radau)
+    checked = replace(solve, r=r, energy=energy)
+    error = _bound(checked, radau)
+    stalled = solve.stalled | (drifted & (energy.sqrt() > 0.5 * solve.last_true))
+    active = (error > accuracy) & ~stalled
+    p = torch.where(column(drifted, r), r, solve.p)
+    last = torch.where(drifted, energy.sqrt(), solve.last_true)
+    checked = replace(
+        checked, p=p, last_true=last, active=active, stalled=stalled, finished=not bool(active.any())
+    )
+    return WhiteState(checked, radau, error)
 
 
 def _bound(solve: CGState, radau: Tensor) -> Tensor:

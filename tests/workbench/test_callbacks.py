@@ -13,6 +13,7 @@ from tests.workbench.toys import Walk, prior_only, walk
 from workbench.callbacks import Callback, LiveEstimate, ProgressLine, StepEvent, Trajectory
 from workbench.driver import sample
 from workbench.posterior import Posterior
+from workbench.solvers.annealed_langevin import AnnealedLangevin
 from workbench.solvers.exact_gaussian import ExactGaussian
 from workbench.store import TensorStore
 from workbench.units import Units
@@ -41,12 +42,12 @@ def test_progress_says_where_it_is_and_what_is_left() -> None:
     lines: list[str] = []
     walk(callbacks=[ProgressLine(lines.append, every=0)])
     assert len(lines) == 30
-    assert lines[0].startswith("draws 0-1: step 1/10, size ")
+    assert lines[0].startswith("approximate samples 0-1: step 1/10, size ")
     assert lines[0].endswith(" s left")
-    assert lines[-1].startswith("draw 4: step 10/10")
+    assert lines[-1].startswith("approximate sample 4: step 10/10")
     one: list[str] = []
     walk(draws=1, callbacks=[ProgressLine(one.append, every=0)])
-    assert one[0].startswith("step 1/10")  # no number where there is but one draw
+    assert one[0].startswith("approximate sample: step 1/10")  # no number where there is but one draw
     few: list[str] = []
     walk(callbacks=[ProgressLine(few.append, every=3600)])
     assert len(few) == 1  # the end
@@ -140,3 +141,26 @@ def test_a_trajectory_is_resumed_with_its_run() -> None:
     assert steps_of(resumed) == steps_of(whole)
     assert resumed.temporal_sd is not None and whole.temporal_sd is not None
     assert torch.equal(resumed.temporal_sd, whole.temporal_sd)
+
+
+def test_what_a_callback_is_handed_is_a_copy() -> None:
+    class Spoil(Callback):
+        def step(self, event: StepEvent) -> None:
+            estimate = event.info.estimate
+            (estimate if isinstance(estimate, torch.Tensor) else estimate()).zero_()  # type: ignore[misc]
+            for value in event.info.values.values():
+                value.zero_()
+
+    posterior = posterior_of("mask")
+    solver = AnnealedLangevin(3.0, 0.5, levels=2, steps_per_level=2)
+    plain = sample(posterior, solver, draws=2).tensor()
+    assert torch.equal(sample(posterior, solver, draws=2, callbacks=[Spoil()]).tensor(), plain)
+
+
+def test_columns_of_the_plan_do_not_take_the_place_of_the_number_of_the_step() -> None:
+    """Annealed Langevin's plan has a column `step`: the length of the steps."""
+    record = Trajectory()
+    solver = AnnealedLangevin(3.0, 0.5, levels=2, steps_per_level=2)
+    sample(posterior_of("mask"), solver, draws=3, microbatch=2, callbacks=[record])
+    assert [row["step"] for row in record.rows] == [1, 2, 3, 4] * 2
+    assert record.rows[0]["plan.step"] > 0

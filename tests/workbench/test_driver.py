@@ -17,7 +17,7 @@ from tests.workbench.toys import (
     prior_only,
     walk,
 )
-from workbench import driver, ledger
+from workbench import costs, ledger
 from workbench.callbacks import LiveEstimate, ProgressLine
 from workbench.capabilities import CapabilityError
 from workbench.driver import sample
@@ -96,11 +96,11 @@ def test_budgets_that_cannot_be_met_are_refused_before_the_run() -> None:
 
 
 def test_draws_that_do_not_fit_are_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "available_memory", lambda: 1000)
+    monkeypatch.setattr(costs, "available_memory", lambda: 1000)
     with pytest.raises(
         BudgetError,
         match=r"fit into the 1000 bytes free in memory, got 100 of \d+ bytes each. "
-        r"Draw at most 6. Or keep them on disk: store=ZarrStore",
+        r"Keep them on disk: store=ZarrStore\(path\). Or draw at most 6.",
     ):
         walk(draws=100)
 

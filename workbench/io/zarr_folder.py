@@ -79,20 +79,24 @@ class ZarrDraws(Draws):
         spans += [(0, n) for n in self._shape[1 + len(spans) :]]
         if self._is_plain:
             return torch.from_numpy(self._read_plain(chosen, spans))
-        array = zarr_module().open_array(self._path, mode="r")
-        values = np.asarray(array[(draws, *(slice(a, b) for a, b in spans))], dtype=self._numpy)
+        where = (slice(chosen.start, chosen.stop, chosen.step), *(slice(a, b) for a, b in spans))
+        try:
+            array = zarr_module().open_array(self._path, mode="r")
+            values = np.asarray(array[where], dtype=self._numpy)
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
+            raise _damaged(self._path.parent, error) from error
+        if self._numpy.kind == "i" and values.size and values.min() < 0:
+            raise _damaged(self._path.parent, ValueError("some of its tokens were never written"))
         return torch.from_numpy(values if values.flags.writeable else values.copy())
 
     def check_whole(self) -> None:
         """Raise if chunks are missing or cut short, as far as their sizes tell."""
-        if not self._is_plain:
-            return
-        size = math.prod(self._box) * self._numpy.itemsize
+        size = math.prod(self._box) * self._numpy.itemsize if self._is_plain else None
         tiles = list(np.ndindex(*(-(-n // m) for n, m in zip(self._shape[1:], self._box[1:], strict=True))))
         for k in range(self._shape[0]):
             for tile in tiles:
                 file = self._path.joinpath("c", str(k), *map(str, tile))
-                if not file.is_file() or file.stat().st_size != size:
+                if not file.is_file() or (size is not None and file.stat().st_size != size):
                     raise _damaged(self._path.parent, ValueError(f"{file} is not whole"))
 
     def _read_plain(self, draws: range, spans: list[tuple[int, int]]) -> NDArray[Any]:
@@ -138,9 +142,12 @@ def read_zarr(folder: Path) -> tuple[Header, dict[str, Any], Tensor | None, bool
         units = array.get("attributes", {}).get("units")
         finished = attributes.get("state") != _RUNNING
         weights = None
-        if finished and (folder / "log_weight").exists():
+        listed = group.get("consolidated_metadata", {}).get("metadata", {})
+        if finished and ("log_weight" in listed or (folder / "log_weight").exists()):
             weights = torch.from_numpy(np.array(_values(folder / "log_weight"), dtype=np.float64))
-    except (FileNotFoundError, LookupError, TypeError, ValueError) as error:
+            if bool(weights.isnan().any()):
+                raise ValueError("some of its weights were never written")
+    except (FileNotFoundError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(folder, error) from error
     check_unit(folder, units, header.unit)
     return header, record, weights, finished
@@ -228,11 +235,14 @@ def _create(
     folder: Path, name: str, values: NDArray[Any], attributes: Mapping[str, str], dimension: str = ""
 ) -> None:
     dtype = "string" if values.dtype == object else values.dtype
+    # Numbers that were never written are no numbers, whatever zarr leaves out to save room.
+    missing = np.nan if values.dtype.kind == "f" else None
     array = zarr_module().create_array(
         store=folder,
         name=name,
         shape=values.shape,
         dtype=dtype,
+        fill_value=missing,
         dimension_names=[dimension or name],
         attributes=dict(attributes),
         overwrite=True,

@@ -13,6 +13,7 @@ import os
 import pickle
 import shutil
 import struct
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from operators.errors import value_error
 from workbench.export import to_array
 from workbench.io.checks import checked_path
 from workbench.io.interrupts import interrupts_wait
+from workbench.io.lock import FolderLock
 from workbench.io.whole import sync, written_whole
 from workbench.io.zarr_folder import (
     ZarrDraws,
@@ -52,7 +54,17 @@ from workbench.store import (
 __all__ = ["ZarrStore"]
 
 #: What torch.load raises on files that are not whole.
-DAMAGED = (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, TypeError, ValueError)
+DAMAGED = (
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    OSError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ELSEWHERE = "Choose another folder for this run."
@@ -70,6 +82,8 @@ class ZarrStore(Store):
         self._count = 0
         self._written = torch.zeros(0, dtype=torch.bool)
         self._unsynced: set[int] = set()
+        self._finished = False
+        self._lock = FolderLock(self._draws / "run.lock")
 
     def __repr__(self) -> str:
         return f"ZarrStore({str(self.path)!r})"
@@ -82,16 +96,18 @@ class ZarrStore(Store):
             kept = header
             with self._room(header):
                 create_folder(self.path, header)
+            self._lock.take(str(self.path))
         else:
             if not (self.path / "zarr.json").is_file():
                 expected = "be a new folder or one that holds this run"
                 raise value_error("path", expected, f"{self.path} with other files", _ELSEWHERE)
-            kept = read_zarr(self.path)[0]
+            kept, _, _, self._finished = read_zarr(self.path)
             check_same_run(kept, header, str(self.path), _ELSEWHERE)
+            self._lock.take(str(self.path))
             self._tidy()
             progress, written = self._last()
             if header.count > kept.count:
-                kept = header
+                kept, self._finished = header, False
                 with self._room(header):
                     enlarge_folder(self.path, header)
         self._kept, self._count = kept, header.count
@@ -137,15 +153,24 @@ class ZarrStore(Store):
         header = self._header()
         weights = check_finished(self._count, complete(self._written), log_weights)
         json_text(record, "record")
-        if self._count == header.count:
+        if self._count == header.count and not self._finished:
             with self._room(header):
                 self._sync_draws()
                 finish_folder(self.path, header, weights, record)
+            self._finished = True
 
     def draws(self) -> Draws:
         """Return the draws written so far."""
         self._header()
         return ZarrDraws(self.path, min(self._count, complete(self._written)))
+
+    def leave(self) -> None:
+        """Let other processes have the folder."""
+        self._lock.release()
+
+    def holds_run(self) -> bool:
+        """Tell whether the folder holds a run."""
+        return (self.path / "zarr.json").is_file()
 
     def room(self) -> int:
         """Return the bytes free for draws, with those that are here."""
@@ -169,9 +194,15 @@ class ZarrStore(Store):
         if not self._progress.exists():
             return None, torch.zeros(0, dtype=torch.bool)
         try:
+            with zipfile.ZipFile(self._progress) as whole:
+                # torch reads what the archive holds without comparing it with its checksums.
+                if (bad := whole.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"{bad} has another checksum")
             content = torch.load(self._progress, map_location="cpu", weights_only=True)
             return Progress(json.loads(content["facts"]), content["tensors"]), content["written"]
         except DAMAGED as error:
+            if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EIO):
+                raise
             got = f"{self._progress}: {error}"
             raise value_error(
                 "path", "hold the progress of a run", got, "Remove that file to begin the run again."

@@ -78,6 +78,14 @@ class Noise(ABC):
         """Return H d with the negative eigenvalues of H set to zero; H itself for a log-concave law."""
         return self.curvature(predicted, data, direction)
 
+    def majorised(self, predicted: Tensor, data: Tensor) -> tuple[Noise, Tensor] | None:
+        """Return a log-concave law and data whose -log p lies above this one's and touches it at m.
+
+        None for a law that is log-concave itself.
+        """
+        del predicted, data
+        return None
+
     def escape(self, predicted: Tensor, data: Tensor) -> Tensor | None:
         """Return the way to a likelier m where the score is 0 at no maximum of p, 0 elsewhere.
 
@@ -133,7 +141,9 @@ def deviation(sigma: Value, floor: float | None) -> Value:
     """Return a standard deviation, one below an explicit `floor` raised to it with a warning."""
     sigma = _owned(sigma, "sigma")
     if floor is None:
-        return _above(sigma, "sigma", "For data without noise state a floor: floor=1e-3, say.")
+        zero = float(sigma.detach().min()) if isinstance(sigma, Tensor) else sigma
+        remedy = "For data without noise state a floor: floor=1e-3, say." if zero == 0 else ""
+        return _above(sigma, "sigma", remedy)
     least = check_number(floor, "floor", positive=True)
     lowest = float(sigma.min()) if isinstance(sigma, Tensor) else sigma
     if not lowest >= 0:

@@ -10,6 +10,7 @@ good where counts are many. In both, the data are the counts N >= 0.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,6 +43,8 @@ __all__ = ["LogTransmission", "PoissonTransmission"]
 
 #: From the lower bounds that `lambert` starts at, six Newton steps reach double precision.
 NEWTON_STEPS = 6
+#: Data below the first number where more than the second is expected look like line integrals.
+LOGGED = (20.0, 1000.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,6 +62,14 @@ class _Transmission(Noise):
         check_data(data, space, is_complex=False)
         check_not_negative(data, "photon counts")
         check_parameter(self.blank, "blank", data)
+        least = float(self.blank.min()) if isinstance(self.blank, Tensor) else self.blank
+        if float(data.max()) < LOGGED[0] and least > LOGGED[1] and bool((data != data.round()).any()):
+            warnings.warn(
+                f"`data` reach {float(data.max()):.3g}, where {least:g} counts are expected without an "
+                "object, and are no integers: if their logarithm has been taken already, use Gaussian noise.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _log_blank(self, like: Tensor) -> Value:
         blank = self._served("blank", like)

@@ -33,6 +33,7 @@ from workbench.noise.base import (
     precise,
     total,
 )
+from workbench.noise.gaussian import Gaussian
 from workbench.random import Keys
 
 __all__ = ["Rician"]
@@ -92,6 +93,17 @@ class Rician(Noise):
         """Return the smallest eigenvalue of the curvature per datum: negative where f is not convex."""
         radial, tangential = self._curvatures(predicted, data)
         return (tangential if predicted.is_complex() else radial).to(_real(predicted))
+
+    def majorised(self, predicted: Tensor, data: Tensor) -> tuple[Noise, Tensor]:
+        """Return Gaussian noise on y r(y a / sigma^2) m / a: -log I0 is replaced by its tangent.
+
+        Its minimum is the next step of expectation maximisation, with the phase as what is not known.
+        """
+        y = double(data)
+        ratio, _, _ = bessel_ratio(y * double(predicted).abs() / self._variance(y))
+        size = double(predicted).abs()
+        phase = double(predicted) / torch.where(size > 0, size, 1.0)
+        return Gaussian(self.sigma), precise(y * ratio * phase, predicted)
 
     def escape(self, predicted: Tensor, data: Tensor) -> Tensor | None:
         """Return y where m = 0 and y > sqrt(2) sigma: all phases are alike, as in `prox`."""

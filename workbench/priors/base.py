@@ -40,6 +40,8 @@ class Prior:
 
     #: Whether scores are those of a density, not of a network that approximates one.
     exact: bool = False
+    #: Whether it has a finite mass, so that it can be drawn from.
+    proper: bool = True
     #: Whether gradients flow through it: not so for a network compiled for inference.
     differentiable: bool = True
 

@@ -21,6 +21,7 @@ class Flat(Denoiser):
     """The flat prior on fields: real, complex or vector fields, with any components."""
 
     exact = True
+    proper = False
 
     def __init__(self, space: Space, units: Units | None = None) -> None:
         super().__init__(require_field(space), units)

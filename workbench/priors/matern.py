@@ -4,7 +4,8 @@
 
 w in rad/mm, d the number of axes longer than one voxel. Sampling at the voxel centres folds S back
 at the Nyquist frequencies. Here the next fold of each axis is added, and what then still lacks of
-the variance is spread evenly: correlations agree with the continuous ones to about 0.003.
+the variance is spread evenly: correlations agree with the continuous ones to about 0.003 where the length
+is several voxels along every axis, to 0.05 where it is a quarter of one.
 """
 
 from __future__ import annotations

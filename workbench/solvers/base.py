@@ -41,6 +41,15 @@ class Info:
     values: Mapping[str, Tensor] = field(default_factory=dict)
     finished: bool = False
 
+    def copied(self) -> Info:
+        """Return the same to be handed out: whoever changes it in place changes nothing here."""
+        estimate = self.estimate
+        if isinstance(estimate, Tensor):
+            kept = estimate
+            estimate = lambda: kept.clone()  # noqa: E731
+        values = {name: value.clone() for name, value in self.values.items()}
+        return Info(estimate, values, self.finished)
+
 
 @dataclass(frozen=True)
 class Cost:

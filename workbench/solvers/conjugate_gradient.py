@@ -91,7 +91,7 @@ class ConjugateGradient(Solver[ConjugateGradientState]):
             return ConjugateGradientState(flat), Info(lambda: flat.solution, values, flat.finished)
         accuracy = ACCURACY if self.tolerance is None else self.tolerance
         solve = self._system(posterior).stepped(state.solve, accuracy)
-        if row.index + 1 == self._most(posterior):
+        if solve.finished or row.index + 1 == self._most(posterior):
             consequence = "its answer is not the posterior mean"
             warn_if_short(solve, accuracy, type(self).__name__, consequence, "Raise `iterations`.")
         moved = ConjugateGradientState(solve)

@@ -82,7 +82,7 @@ class ExactGaussian(Solver[ExactGaussianState]):
             return state, Info(finished=True)
         system = GaussianSystem.of(posterior, state.white)
         solve = system.stepped(state.correction, self.accuracy)
-        if row.index + 1 == self.max_iterations:
+        if solve.finished or row.index + 1 == self.max_iterations:
             consequence = "its draws are not exact"
             warn_if_short(solve, self.accuracy, type(self).__name__, consequence, "Raise `max_iterations`.")
         moved = ExactGaussianState(state.white, solve)

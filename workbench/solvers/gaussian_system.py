@@ -117,9 +117,13 @@ def wide_like(posterior: Posterior, like: Tensor) -> Tensor:
 
 def warn_if_short(solve: SystemSolve, accuracy: float, solver: str, consequence: str, remedy: str) -> None:
     """Warn where the last iteration has not brought `solve` to `accuracy`."""
-    if solve.approached is None or solve.finished:
+    if solve.approached is None:
         return
     reached, iterations = float(solve.approached.error.max()), solve.approached.solve.iteration
+    if reached <= accuracy:
+        return
+    if solve.finished:
+        remedy = "Rounding allows no more at this signal to noise: ask for less accuracy."
     warnings.warn(
         f"{solver} reached an accuracy of {reached:.1e} sd in {iterations} iterations, not {accuracy:g}: "
         f"{consequence}. {remedy}",

@@ -8,7 +8,8 @@
 what a datum weighs stays out of K, whose condition it would spoil. Steps are s_A = rho / |A|,
 s_D = rho c / |D|, t = 1 / (rho (|A| + c |D|)), which converge for any rho and c: rho begins as the way that
 the dual of the data has to go over that of u, rho c as that of the slopes does, so that the unit of u
-plays no part. rho is moved where the residuals differ too much, ever less (after Goldstein et al. 2013).
+plays no part. A law that is not log-concave is replaced by one above it that touches it at A u, anew at
+each step. rho is moved where the residuals differ too much, ever less (after Goldstein et al. 2013).
 u begins at least squares, stopped after `warm` iterations or where the data are fitted as well as their
 noise lets the truth fit them (Morozov's principle).
 """
@@ -47,7 +48,11 @@ MOVE, FADING, LOPSIDED = 0.3, 0.95, 25.0
 
 @dataclass(frozen=True)
 class TotalVariationState:
-    """u, its images under A and D, the dual variables of both, and the balance of steps: rho, c, move."""
+    """u, its images under A and D, the dual variables of both, and the balance of steps: rho, c, move.
+
+    `target` are the data of the law that stands in for one that is not log-concave, None for none; `noise` is
+    the length of a u that the data's noise would hide.
+    """
 
     u: Tensor
     image: Tensor
@@ -56,6 +61,8 @@ class TotalVariationState:
     slope_before: Tensor
     data_dual: Tensor
     slope_dual: Tensor
+    target: Tensor | None
+    noise: float
     rho: float
     share: float
     move: float
@@ -67,9 +74,10 @@ class TotalVariation(Solver[TotalVariationState]):
 
     `weight` is in mm / (unit of u): at 0 it is maximum likelihood. `lower` is a bound on the physical
     image, such as 0 for attenuation. It begins with at most `warm` iterations of least squares and ends after
-    `iterations`, or where the residuals of the optimality conditions are below `tolerance` of
-    |A| |p| + |D| |q| and of |K| |u|; the record says how far it came. Isotropic; of a vector field each
-    component by itself.
+    `iterations`, or where the residuals of the optimality conditions are below `tolerance` of their terms:
+    |A| |p| + |D| |q|, and |K| times what of u varies or is noise. The record says how far it came.
+    Isotropic; of a vector field each component by itself. With Rician noise, which is not log-concave, it
+    ends where no small change helps: at a local minimum.
     """
 
     weight: float
@@ -106,7 +114,7 @@ class TotalVariation(Solver[TotalVariationState]):
         image, slope = model.forward.apply(u), model.gradient.apply(u)
         # A score of the true image has the variance of the curvature.
         scores = float(model.curvature(image).clamp(min=0).double().sum().sqrt())
-        size = AWAY * _norm(u) / (scores or 1.0)
+        size = AWAY * (_norm(_varying(u)) or _norm(u)) / (scores or 1.0)
         return TotalVariationState(
             u=u,
             image=image,
@@ -115,6 +123,8 @@ class TotalVariation(Solver[TotalVariationState]):
             slope_before=slope,
             # At the solution the dual of the data is f'(A u).
             data_dual=model.slope(image),
+            target=model.first_target(image),
+            noise=components(image) / scores / model.norms[0] if scores > 0 else 0.0,
             slope_dual=torch.zeros_like(slope),
             rho=1 / size if size > 0 else 1.0,
             share=self.weight * posterior.space.size**0.5 / scores if scores > 0 and self.weight > 0 else 1.0,
@@ -133,7 +143,7 @@ class TotalVariation(Solver[TotalVariationState]):
 
         # Dual steps.
         point = s.data_dual + step_a * (2 * s.image - s.image_before)
-        data_dual = point - step_a * model.prox(point / step_a, 1 / step_a)
+        data_dual = point - step_a * model.prox(point / step_a, 1 / step_a, s.target)
         slope_dual = self._projected(s.slope_dual + step_d * (2 * s.slope - s.slope_before))
         # Primal step.
         pull_a = model.forward.apply_adjoint(data_dual)
@@ -150,12 +160,17 @@ class TotalVariation(Solver[TotalVariationState]):
             rho, move = rho * (1 - move), move * FADING
         elif costs[1] > LOPSIDED * costs[0]:
             rho, move = rho / (1 - move), move * FADING
+        target = model.target(image)
+        penalty = self.weight * _magnitude(slope).double().flatten(1).sum(1)
+        if target is not None and s.target is not None:
+            primal += norm_a * model.moved(target, s.target)
         pull = norm_a * _norm(data_dual) + norm_d * _norm(slope_dual)
-        size = _norm(u)
-        shares = _share(primal, pull), _share(dual_a, norm_a * size), _share(dual_d, norm_d * size)
+        # Of a level of u, which no slope sees, nothing can be told by how large it is.
+        size = max(_norm(_varying(u)), s.noise)
+        residual = max(_share(primal, pull), _share(dual_a, norm_a * size), _share(dual_d, norm_d * size))
         values = {
-            "objective": model.misfit(image) + self.weight * _magnitude(slope).double().flatten(1).sum(1),
-            "residual": image.real.new_tensor(max(shares)).expand(u.shape[0]),
+            "objective": model.misfit(image) + penalty,
+            "residual": image.real.new_tensor(residual).expand(u.shape[0]),
         }
         moved = TotalVariationState(
             u=u,
@@ -165,18 +180,20 @@ class TotalVariation(Solver[TotalVariationState]):
             slope_before=s.slope,
             data_dual=data_dual,
             slope_dual=slope_dual,
+            target=target,
+            noise=s.noise,
             rho=rho,
             share=s.share,
             move=move,
         )
-        if row.index + 1 == self.iterations and max(shares) > self.tolerance:
+        if row.index + 1 == self.iterations and residual > self.tolerance:
             warnings.warn(
-                f"TotalVariation stopped at a residual of {max(shares):.1e}, not {self.tolerance:g}, after "
+                f"TotalVariation stopped at a residual of {residual:.1e}, not {self.tolerance:g}, after "
                 f"{self.iterations} iterations. Raise `iterations` or `tolerance`.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        return moved, Info(u, values, finished=max(shares) <= self.tolerance)
+        return moved, Info(u, values, finished=residual <= self.tolerance)
 
     def answer(self, posterior: Posterior, state: TotalVariationState) -> Tensor:
         """Return u as it stands."""
@@ -225,9 +242,12 @@ class _Model:
         bound = sum((2 / step) ** 2 for step in gradient.spacing) ** 0.5
         return cls(likelihood, forward, gradient, (norm, bound))
 
-    def prox(self, point: Tensor, step: float) -> Tensor:
-        """Return argmin_m f(m) + |m - point|^2 / (2 step)."""
-        moved = self.likelihood.noise.prox(self._predicted(point), self._data(point), step)
+    def prox(self, point: Tensor, step: float, target: Tensor | None = None) -> Tensor:
+        """Return argmin_m f(m) + |m - point|^2 / (2 step), f the law of `target` that stands in for f."""
+        noise, data = self.likelihood.noise, self._data(point)
+        if target is not None and (stand_in := noise.majorised(self._predicted(point), data)) is not None:
+            noise, data = stand_in[0], target[0]
+        moved = noise.prox(self._predicted(point), data, step)
         return moved if self.likelihood.offset is None else moved - self._predicted(torch.zeros_like(point))
 
     def fitted(self, zero: Tensor, iterations: int) -> Tensor:
@@ -256,6 +276,21 @@ class _Model:
             state = cg_step(normal, state)
         return state.solution
 
+    def target(self, image: Tensor) -> Tensor | None:
+        """Return the data of the law that stands in at `image`, None where none has to."""
+        stand_in = self.likelihood.noise.majorised(self._predicted(image), self._data(image))
+        return None if stand_in is None else stand_in[1]
+
+    def first_target(self, image: Tensor) -> Tensor | None:
+        """Return the same at a start, off the points where the slope is 0 at no minimum."""
+        way = self.likelihood.noise.escape(self._predicted(image), self._data(image))
+        return self.target(image if way is None else image + way)
+
+    def moved(self, target: Tensor, before: Tensor) -> float:
+        """Return how far the slope of the law that stands in has moved with its data."""
+        noise, _ = self.likelihood.noise.majorised(target, self._data(target)) or (None, None)
+        return 0.0 if noise is None else _norm(noise.score(before, target[0]))
+
     def slope(self, image: Tensor) -> Tensor:
         """Return f'(m)."""
         return -self.likelihood.noise.score(self._predicted(image), self._data(image))
@@ -281,6 +316,11 @@ class _Model:
 def _magnitude(slope: Tensor) -> Tensor:
     # torch's own norm along an axis that is not the last walks memory the wrong way: fifty times slower.
     return slope.abs().square().sum(dim=1).sqrt()
+
+
+def _varying(u: Tensor) -> Tensor:
+    """Return u without the level that D does not see."""
+    return u - u.mean(dim=(-3, -2, -1), keepdim=True)
 
 
 def _norm(x: Tensor) -> float:

@@ -7,6 +7,7 @@ import torch
 
 from operators.diagonal import Diagonal
 from operators.errors import ConvergenceWarning
+from operators.grid import Grid
 from operators.matrix import Matrix
 from operators.space import Space
 from tests.oracles import random_element
@@ -28,8 +29,9 @@ from workbench.likelihood import Likelihood
 from workbench.noise.gaussian import Gaussian as Noise
 from workbench.noise.poisson import PoissonTransmission
 from workbench.posterior import Posterior
-from workbench.priors.gaussian import DenseGaussian
+from workbench.priors.gaussian import DenseGaussian, SpectralGaussian
 from workbench.random import Keys
+from workbench.solvers.conjugate_gradient import ConjugateGradient
 from workbench.solvers.exact_gaussian import ExactGaussian
 from workbench.store import TensorStore
 
@@ -161,10 +163,24 @@ def test_the_accuracy_it_states_is_a_bound_where_convergence_is_slow(accuracy: f
     posterior = Posterior(prior, Likelihood(operator, Noise(1.0), data))
     solver = ExactGaussian(accuracy=accuracy)
     drawn = sample(posterior, solver, draws=3, seed=1)
-    best = sample(posterior, ExactGaussian(accuracy=1e-11), draws=3, seed=1).tensor()
+    best = sample(posterior, ExactGaussian(accuracy=1e-6), draws=3, seed=1).tensor()
     hessian = (values[:, None] * mixing).T @ (values[:, None] * mixing) + torch.eye(size, dtype=torch.float64)
     off = drawn.tensor() - best
     true = ((off @ hessian) * off).sum(1).div(size).sqrt()
     stated = drawn.record["last_step"]["accuracy"]
     assert stated <= accuracy
     assert float(true.max()) <= 1.01 * stated
+
+
+@pytest.mark.parametrize("sigma", [1e-6, 1e-7])
+def test_what_rounding_does_not_allow_is_said(sigma: float) -> None:
+    """The recursion of CG drifts at such a signal to noise, and then goes on to fall by itself."""
+    space = Space.field(Grid.plane((16, 16), 2.0))
+    prior = SpectralGaussian.smooth(space, sd=1.0, length=6.0)
+    half = (torch.arange(256).reshape(space.shape) * 7 % 13 < 6).double()
+    data = half * Keys(5, (0,)).normals(space.shape, "data", like=torch.empty(0, dtype=torch.float64))[0]
+    posterior = Posterior(prior, Likelihood(Diagonal(space, half), Noise(sigma), data))
+    for solver in (ExactGaussian(accuracy=1e-9), ConjugateGradient(tolerance=1e-9)):
+        with pytest.warns(ConvergenceWarning, match="Rounding allows no more at this signal to noise"):
+            samples = sample(posterior, solver, draws=1)
+        assert samples.record["last_step"]["accuracy"] > 1e-9

@@ -1,0 +1,92 @@
+"""What a run is going to need, asked before it begins and when it goes on: budgets, memory, disk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from operators.errors import value_error
+from workbench.guards import available_memory, bytes_text
+from workbench.ledger import Budget, BudgetError, Ledger, peak_memory
+from workbench.plan import SolverPlan
+from workbench.posterior import Posterior
+from workbench.solvers.base import Solver
+from workbench.store import Store, TensorStore
+
+__all__ = ["refuse_beyond_budget", "refuse_beyond_memory", "still_to_come"]
+
+#: Copies of a microbatch that any solver needs: the state, its successor, an estimate.
+COPIES = 3
+
+
+def refuse_beyond_budget(
+    posterior: Posterior, solver: Solver[Any], plan: SolverPlan, count: int, microbatch: int, ledger: Ledger
+) -> None:
+    """Raise BudgetError for a new run that would exceed the counts of the ledger's budget for certain."""
+    cost = solver.cost(posterior, plan)
+    # Particles are all computed, whatever is drawn from them; so are the rows that fill a batch up.
+    computed = solver.particles or math.ceil(count / microbatch) * microbatch
+    for name in ("network_evaluations", "backward_passes", "operator_calls"):
+        limit, each, spent = getattr(ledger.budget, name), getattr(cost, name), getattr(ledger, name)
+        if limit is None or spent + computed * each <= limit:
+            continue
+        fit = (limit - spent) // each
+        fit = fit if count <= microbatch else fit // microbatch * microbatch
+        remedy = (
+            f"Raise it, or draw at most {fit}." if 0 < fit < count and not solver.particles else "Raise it."
+        )
+        if microbatch > count:
+            remedy = f"Raise it, or lower `microbatch`: {microbatch} are computed at once, whatever is kept."
+        wanted = f"allow at least {spent + computed * each}: {computed} draws of {each} or more each"
+        wanted += f", and {spent} for the plan" if spent else ""
+        raise BudgetError(str(value_error(f"budget.{name}", wanted, limit, remedy)))
+
+
+def refuse_beyond_memory(
+    posterior: Posterior, count: int, microbatch: int, budget: Budget, store: Store, like: Tensor
+) -> None:
+    """Raise BudgetError where the draws, or a microbatch of them, cannot fit."""
+    element = posterior.space.size * like.element_size()
+    in_memory = isinstance(store, TensorStore)
+    room = available_memory() if in_memory else store.room()
+    if room is not None and count * element > room:
+        where = "memory" if in_memory else "the store"
+        other = "Keep them on disk: store=ZarrStore(path)." if in_memory else "Make room."
+        remedy = f"{other} Or draw at most {room // element}." if room >= element else other
+        wanted = f"fit into the {bytes_text(room)} free in {where}"
+        raise BudgetError(str(value_error("draws", wanted, f"{count} of {bytes_text(element)} each", remedy)))
+    free = available_memory() if like.device.type == "cpu" else None
+    if free is not None and COPIES * microbatch * element > free:
+        wanted = f"let {COPIES} copies of its draws fit into the {bytes_text(free)} free in memory"
+        remedy = f"At most {max(1, free // element // COPIES)}."
+        raise BudgetError(
+            str(value_error("microbatch", wanted, f"{microbatch} of {bytes_text(element)}", remedy))
+        )
+    if budget.memory_bytes is not None:
+        least = COPIES * microbatch * element + (count * element if in_memory else 0)
+        least += peak_memory(like.device) if like.device.type == "cpu" else 0
+        if least > budget.memory_bytes:
+            remedy = "Raise it, or lower `microbatch`, or keep the draws on disk: store=ZarrStore(path)."
+            wanted = f"allow at least {least}"
+            raise BudgetError(str(value_error("budget.memory_bytes", wanted, budget.memory_bytes, remedy)))
+
+
+def still_to_come(
+    posterior: Posterior, solver: Solver[Any], plan: SolverPlan, *, size: int, batches: int, step: int
+) -> dict[str, int]:
+    """Return what is left of a run costs at least, by the names of a Budget.
+
+    `batches` of `size` rows are left, the first of which has done `step` steps.
+    """
+    whole = asdict(solver.cost(posterior, plan))
+    rest = dict.fromkeys(whole, 0)
+    if 0 < step < len(plan) and not solver.plan_is_limit:
+        # Neither what comes before the first step nor what a last step saves is counted twice.
+        begun = asdict(solver.cost(posterior, plan.part(0, step)))
+        later = asdict(solver.cost(posterior, plan.part(step, len(plan))))
+        rest = {name: min(later[name], whole[name] - begun[name]) for name in whole}
+    untouched = batches - (step > 0)
+    return {name: size * (whole[name] * untouched + rest[name]) for name in whole}
