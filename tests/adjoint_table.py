@@ -24,8 +24,9 @@ PAIRS = ("random", "correlated", "positive")
 def contracts() -> list[type[LinearOperatorContract]]:
     """Return every contract test of a linear operator, in the order of the files."""
     found = []
-    for path in sorted(Path(__file__).parent.glob("operators/test_*.py")):
-        module = importlib.import_module(f"tests.operators.{path.stem}")
+    root = Path(__file__).parents[1]
+    for path in sorted((root / "tests" / "operators").rglob("test_*.py")):
+        module = importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts))
         for name, member in inspect.getmembers(module, inspect.isclass):
             own = member.__module__ == module.__name__ and name.startswith("Test")
             if own and issubclass(member, LinearOperatorContract):

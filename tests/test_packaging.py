@@ -16,7 +16,7 @@ USER_EXTRAS = {
     "cli": {"typer", "rich", "pydantic"},
     "io": {"h5py", "h5netcdf", "nibabel", "zarr", "scipy", "matplotlib", "safetensors"},
     "ct": {"numba", "astra-toolbox"},
-    "mri": {"sigpy", "finufft", "ismrmrd"},
+    "mri": {"sigpy", "finufft", "ismrmrd", "scipy"},
     "siemens": {"twixtools"},
     "dicom": {"pydicom", "highdicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm"},
     "train": {"monai"},
@@ -153,7 +153,7 @@ def test_only_one_module_imports_astra():
         for path in source_files(*PACKAGES)
         if "astra" in named_modules(ast.parse(path.read_text()))
     }
-    assert importers <= {"operators/ct_astra.py"}
+    assert importers <= {"operators/ct/astra_plane.py"}
 
 
 def test_the_lower_floors_require_no_front_end():

@@ -62,7 +62,7 @@ def _opened(rays: PlaneRays) -> Iterator[tuple[Any, int, NDArray[np.float32]]]:
     In index units the slice has square voxels whatever its spacing; a ray then differs from the
     true one by its length alone. ASTRA's y runs up, row 0 is at the top.
     """
-    astra = require("astra", feature="The ASTRA projection engine", extra="ct")
+    astra = astra_module("The ASTRA projection engine")
     volume = astra.create_vol_geom(*rays.size)
     columns = rays.shape[1]
     parallel = np.ptp(rays.slope, axis=1).max() <= 1e-9 and (rays.along_u == rays.along_u[:, :1]).all()
@@ -132,3 +132,8 @@ def _turned(along_u: NDArray[np.bool_], walked: Float, other: Float) -> Float:
 def _centre(rays: PlaneRays) -> Float:
     nu, nv = rays.size
     return np.array([(nv - 1) / 2, (nu - 1) / 2])
+
+
+def astra_module(feature: str) -> Any:
+    """Return ASTRA, or say what to install: this is the one module that imports it."""
+    return require("astra", feature=feature, extra="ct")

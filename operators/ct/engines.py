@@ -47,8 +47,8 @@ ENGINES: dict[str, dict[Layout, Engine]] = {
         "volume": Engine("operators.ct.torch_volume", "volume", CPU + CUDA),
     },
     "triton": {"volume": Engine("operators.ct.triton_volume", "volume", CUDA, "triton")},
-    # Never taken by "auto": with 1 to 32 slices of 32^2 to 256^2 it was measured between 0.6 (the adjoint, tiny
-    # scans) and 1.4 times as long as "numba", which has nothing to build and to keep.
+    # Never taken by "auto": with 1 to 32 slices of 32^2 to 256^2 it was measured to take 0.6 (adjoint, tiny
+    # scans) to 1.4 times as long as "numba", which has nothing to build and to keep.
     "matrix": {"plane": Engine("operators.ct.matrix_plane", "plane", CPU, "numba", stacks=True)},
     # ASTRA's CPU pair shares its weights; its bound allows for single-precision sums in another order.
     "astra": {

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from pipelines.bench import ct
+from pipelines.bench import ct, mri
 from pipelines.bench.machine import described
 from pipelines.bench.table import Row, printed
 
@@ -15,6 +15,8 @@ PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "ct256": lambda: ct.parallel_rows(256, 180),
     "ct512": lambda: ct.parallel_rows(512, 360),
     "cone": ct.cone_rows,
+    "radial": mri.radial_rows,
+    "cartesian": mri.cartesian_rows,
 }
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from operators.ct import ConeBeamGeometry, ParallelBeamGeometry, Projector
+from operators.ct.astra_plane import astra_module
 from operators.extras import require
 from operators.grid import Grid
 from pipelines.bench.table import Row
@@ -121,7 +122,7 @@ def _both(ours: Work, theirs: Work) -> tuple[Paired, float]:
 
 def _astra(problem: Problem) -> tuple[Work, Work]:
     """Return ASTRA's forward and adjoint of all slices, one after the other, its projector made before."""
-    astra = require("astra", feature="The comparison with ASTRA", extra="ct")
+    astra = astra_module("The comparison with ASTRA")
     operator = problem.operator
     views, rows, columns = operator.codomain.shape
     n = operator.grid.shape[1]

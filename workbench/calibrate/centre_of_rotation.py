@@ -41,7 +41,7 @@ COLUMNS, ROWS = 320, 4
 #: The steps of the search, in binned columns, each about the best of the one before, and how many to a side.
 STEPS, REACH = (2.0, 0.5, 0.125), 4
 #: A minimum that explains less of R than this, or is known no better than to so many columns, tells nothing.
-DEPTH, WORST_SD = 0.02, 0.5
+DEPTH, WORST_SD = 0.1, 0.5
 
 
 @dataclass(frozen=True)

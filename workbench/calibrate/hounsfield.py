@@ -11,11 +11,11 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from operators.checks import check_number, check_tensor
 from operators.errors import type_error, value_error
+from workbench.noise.base import counted
 from workbench.units import Units
 
 __all__ = ["attenuation_of", "hounsfield_of", "hounsfield_units", "water_attenuation"]
@@ -98,7 +98,9 @@ def hounsfield_units(energy: float) -> Units:
 
 
 def _real(values: Tensor, name: str) -> Tensor:
+    if isinstance(values, Tensor):
+        values = counted(values)
     check_tensor(values, name)
     if values.is_complex():
         raise type_error(name, "be real", values.dtype)
-    return values if values.is_floating_point() else values.to(torch.float32)
+    return values

@@ -32,6 +32,8 @@ __all__ = ["HtcScan", "read_htc2022"]
 
 STRUCTURES = ("CtDataLimited", "CtDataFull")
 PARAMETERS = ("distanceSourceOrigin", "distanceSourceDetector", "pixelSizePost", "numDetectorsPost", "angles")
+#: What scipy raises where the bytes make no sense.
+DAMAGE = (ValueError, TypeError, OSError, EOFError, NotImplementedError, IndexError, KeyError)
 #: Median of |w| for a standard normal w.
 MEDIAN = 0.6744897501960817
 
@@ -82,7 +84,7 @@ def read_htc2022(path: str | Path) -> HtcScan:
         pass  # absent or forbidden: the system's own words
     try:
         content = scipy_io.loadmat(str(source), squeeze_me=True, struct_as_record=False)
-    except (ValueError, TypeError, OSError, EOFError, NotImplementedError, IndexError, KeyError) as error:
+    except (*DAMAGE, scipy_io.matlab.MatReadError) as error:
         remedy = "The challenge's files are of version 5."
         raise value_error("path", "be an undamaged .mat file", f"{source}: {error}", remedy) from error
     found = [content[name] for name in STRUCTURES if name in content]

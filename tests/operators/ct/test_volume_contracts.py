@@ -49,10 +49,6 @@ class NumbaContract(VolumeContract):
         """Skip: not declared for CUDA."""
 
 
-class TestNumbaCone(NumbaContract):
-    scan = "cone"
-
-
 class TestNumbaHelix(NumbaContract):
     scan = "helix"
 

@@ -92,7 +92,11 @@ def test_other_scans_are_refused() -> None:
     parallel = ParallelBeamGeometry.around(GRID, 8)
     fan = FanBeamGeometry.around(GRID, 8, source_to_axis=250, source_to_detector=400)
     helix = around([math.radians(3 * k) for k in range(240)]).helical(30.0)
-    for geometry, words in ((parallel, "Use FilteredBackProjection"), (fan, "Use Filtered"), (helix, "A helix")):
+    for geometry, words in (
+        (parallel, "Use FilteredBackProjection"),
+        (fan, "Use Filtered"),
+        (helix, "A helix"),
+    ):
         operator = geometry.operator(GRID)
         with pytest.raises(ValueError, match=words):
             sample(flat_posterior(operator, torch.zeros(operator.codomain.shape)), Feldkamp())

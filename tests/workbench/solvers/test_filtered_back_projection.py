@@ -162,7 +162,9 @@ def test_the_offset_of_a_likelihood_is_taken_away() -> None:
     plain = image_of(operator, data)
     shift = torch.full_like(data, 0.3)
     other = Likelihood(operator, Gaussian(0.01), data + shift, offset=shift)
-    assert torch.allclose(sample(Posterior(Flat(operator.domain), other), FilteredBackProjection()).tensor()[0], plain)
+    assert torch.allclose(
+        sample(Posterior(Flat(operator.domain), other), FilteredBackProjection()).tensor()[0], plain
+    )
 
 
 def test_the_residual_is_that_of_the_image() -> None:

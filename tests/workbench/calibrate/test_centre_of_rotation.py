@@ -1,0 +1,97 @@
+"""The centre of rotation, found on phantoms whose axis is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from operators.ct import ParallelBeamGeometry
+from tests.workbench.solvers.ct_cases import chords
+from workbench.calibrate.centre_of_rotation import find_centre, mirror_centre
+from workbench.calibration import CentreOfRotation
+
+MIDDLE = 50.0
+
+
+def sinogram(offset: float, angles: object) -> Tensor:
+    scan = ParallelBeamGeometry(tuple(angles), 101, 1.0, axis_column=MIDDLE + offset)  # type: ignore[arg-type]
+    whole = chords(scan, 25.0, (8.0, 3.0, 0.0), ball=False)
+    dense, hole = (chords(scan, r, c, ball=False) for r, c in ((5.0, (-8.0, 15.0, 0)), (8.0, (10.0, 5.0, 0))))
+    return whole + 1.5 * dense - 0.6 * hole
+
+
+HALF = np.arange(120) * math.pi / 120
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.37, -6.21])
+def test_without_noise_it_is_found_to_a_tenth_of_a_column(offset: float) -> None:
+    found = find_centre(sinogram(offset, HALF), tuple(HALF))
+    assert abs(found.column - MIDDLE - offset) < 0.1
+    assert found.depth > 0.3
+    assert found.calibration == CentreOfRotation(found.column)
+
+
+def test_full_turns_both_ends_and_a_guess() -> None:
+    turn = np.arange(120) * math.tau / 120
+    assert abs(find_centre(sinogram(2.6, turn), tuple(turn)).column - MIDDLE - 2.6) < 0.1
+    ends = np.linspace(0, math.pi, 121)
+    data = sinogram(2.6, ends)
+    assert abs(mirror_centre(data, ends) - MIDDLE - 2.6) < 0.05
+    part = slice(0, 100)  # 150 degrees: nothing is opposed
+    with pytest.raises(ValueError, match="`angles` must hold views half a turn apart"):
+        find_centre(data[part], tuple(ends[part]))
+    # What is missing outweighs what a shift of the axis changes.
+    with pytest.raises(ValueError, match="`line_integrals` must tell where the axis is"):
+        find_centre(data[part], tuple(ends[part]), guess=MIDDLE + 1)
+    found = find_centre(data[:-2], tuple(ends[:-2]), guess=MIDDLE + 1)
+    assert abs(found.column - MIDDLE - 2.6) < 0.1
+
+
+def test_with_noise_it_is_as_far_off_as_it_says() -> None:
+    errors = []
+    for seed in range(3):
+        noise = np.random.Generator(np.random.Philox(seed)).normal(size=(120, 1, 101))
+        found = find_centre(sinogram(3.37, HALF) + 0.05 * torch.from_numpy(noise), tuple(HALF))
+        errors.append((found.column - MIDDLE - 3.37) / found.sd)
+        assert found.sd < 0.15
+    assert np.abs(errors).max() < 5
+
+
+def test_wide_detectors_are_binned() -> None:
+    data = sinogram(3.0, HALF)
+    # Each column in four: their middle lies 1.5 of the new ones on.
+    wide = data.repeat_interleave(4, dim=-1)
+    found = find_centre(wide, tuple(HALF))
+    assert abs(found.column - (4 * (MIDDLE + 3.0) + 1.5)) < 0.4
+
+
+def test_data_that_cannot_tell_are_refused() -> None:
+    noise = torch.from_numpy(np.random.Generator(np.random.Philox(1)).normal(size=(60, 1, 61)))
+    angles = tuple(np.arange(60) * math.pi / 60)
+    with pytest.raises(ValueError, match="`line_integrals` must tell where the axis is"):
+        find_centre(noise, angles)
+    with pytest.raises(ValueError, match="opposed views without contrast"):
+        find_centre(torch.ones(60, 1, 61), angles)
+
+
+@pytest.mark.parametrize(
+    ("data", "angles", "options", "message"),
+    [
+        (
+            torch.ones(4, 5),
+            (0.0,) * 4,
+            {},
+            r"`line_integrals` must be real, of shape \(views, rows, columns\)",
+        ),
+        (torch.ones(4, 1, 5), (0.0,) * 3, {}, "`angles` must be 4 finite angles in rad"),
+        (torch.full((4, 1, 5), torch.nan), (0.0,) * 4, {}, "must hold finite values"),
+        (torch.ones(4, 1, 5), (0.0,) * 4, {"guess": 7.0}, "`guess` must be one of the columns 0 to 4"),
+    ],
+)
+def test_mistakes_are_named(data: Tensor, angles: object, options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_centre(data, angles, **options)  # type: ignore[arg-type]
