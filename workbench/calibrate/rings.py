@@ -52,7 +52,7 @@ def remove_rings(line_integrals: Tensor, *, method: Method = "sorting", width: i
 
 
 def _median(values: Tensor, size: int) -> Tensor:
-    """Return the running median over the last axis, edges repeated: edges of an object stay where they are."""
+    """Return the running median over the last axis, ends repeated: edges of an object stay in place."""
     return _padded(values, size // 2).unfold(-1, size, 1).median(dim=-1).values
 
 

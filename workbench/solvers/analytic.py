@@ -7,7 +7,7 @@
 h is the ramp, s', u', g' where x is seen; z is its distance from the source along the central ray, L within
 the fan, R that of the source from the axis, D that of the detector from the source, g the angle of a ray from
 the one through the axis, w the share that a ray has of its line (Kak and Slaney 1988). Above and below the
-plane of the source p is multiplied by the cosine of the elevation of its ray (Feldkamp, Davis and Kress 1984).
+plane of the source p is multiplied by the cosine of its ray's elevation (Feldkamp, Davis and Kress 1984).
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ def extended(data: Tensor, width: int) -> Tensor:
     """Return `data` (..., columns) with `width` more columns on both sides, as a disc would have them.
 
     p(t) = 2 mu sqrt(R^2 - (d + t)^2) at t columns beyond the edge, d and R from the value p and the slope p'
-    there: d = -p p' / (4 mu^2) >= 0, R^2 = d^2 + (p / 2 mu)^2 (after Hsieh et al. 2004). mu is the largest mean
-    line integral over the width of the detector: that of a disc which just fills it.
+    there: d = -p p' / (4 mu^2) >= 0, R^2 = d^2 + (p / 2 mu)^2 (after Hsieh et al. 2004). mu is the largest
+    mean line integral over the width of the detector: that of a disc which just fills it.
     """
     columns = data.shape[-1]
     mu = float(data.double().reshape(-1, columns).mean(0).max()) / columns

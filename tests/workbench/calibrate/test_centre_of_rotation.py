@@ -85,7 +85,7 @@ def test_data_that_cannot_tell_are_refused() -> None:
             torch.ones(4, 5),
             (0.0,) * 4,
             {},
-            r"`line_integrals` must be real, of shape \(views, rows, columns\)",
+            r"be real, of shape \(views, rows, columns\)",
         ),
         (torch.ones(4, 1, 5), (0.0,) * 3, {}, "`angles` must be 4 finite angles in rad"),
         (torch.full((4, 1, 5), torch.nan), (0.0,) * 4, {}, "must hold finite values"),
