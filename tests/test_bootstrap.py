@@ -210,7 +210,7 @@ def test_another_python_makes_the_venv_anew(clone):
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("target", ["bench", "notebooks"])
+@pytest.mark.parametrize("target", ["notebooks"])
 def test_targets_that_do_nothing_yet_say_so(clone, target):
     result = clone.make(target)
     assert result.returncode == 0

@@ -143,7 +143,7 @@ def test_it_may_arrive_before_the_limit(tmp_path: Path) -> None:
 
 
 def test_the_engine_is_the_one_that_ran(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("operators.ct._numba_is_here", lambda: False)
+    monkeypatch.setattr("operators.ct.engines.missing", lambda engine: engine.package is not None)
     assert simulated_scan(configured()).facts["engine"] == "torch"
 
 
