@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from operators.constant import Constant, moved
+from operators.fourier import fast_length
 from operators.padding import Continuation, continued, folded
 
 __all__ = ["Convolution", "blurred_axes", "by_components", "passes", "plan", "response", "separated"]
@@ -158,9 +159,9 @@ def plan(kernel: Tensor, shape: tuple[int, ...], boundary: str, *, taps: bool | 
         sizes = fields
     elif boundary == "zero":
         # Values and arguments both start at 0: with k // 2 zeros behind the field none is met twice.
-        sizes = tuple(_fast(n + c) for n, c in zip(fields, centres, strict=True))
+        sizes = tuple(fast_length(n + c) for n, c in zip(fields, centres, strict=True))
     else:
-        sizes = tuple(_fast(n) for n in arguments)
+        sizes = tuple(fast_length(n) for n in arguments)
     half = torch.fft.rfftn(_placed(kernel, axes, sizes, shifts), dim=axes)
     return Convolution(Spectral(axes, Constant(half), sizes, arguments, values), outside, how)
 
@@ -230,15 +231,3 @@ def _placed(kernel: Tensor, axes: tuple[int, ...], sizes: tuple[int, ...], shift
         shape[axis] = size
         kernel = kernel.new_zeros(shape).index_add(axis, index, kernel)
     return kernel
-
-
-def _fast(n: int) -> int:
-    """Return the smallest length >= n without a prime factor above 7."""
-    while True:
-        rest = n
-        for prime in (2, 3, 5, 7):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 1

@@ -150,3 +150,15 @@ def _outer(factors: list[Tensor], axes: tuple[int, ...]) -> Constant | None:
     if bool(product.imag.abs().max() < 1e-15):
         return Constant(product.real.round(decimals=15))
     return Constant(product)
+
+
+def fast_length(n: int) -> int:
+    """Return the smallest length >= n without a prime factor above 7: what an FFT is quick with."""
+    while True:
+        rest = n
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 1

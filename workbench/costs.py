@@ -77,7 +77,7 @@ def refuse_beyond_memory(
 def still_to_come(
     posterior: Posterior, solver: Solver[Any], plan: SolverPlan, *, size: int, batches: int, step: int
 ) -> dict[str, int]:
-    """Return what is left of a run costs at least, by the names of a Budget.
+    """Return what the rest of a run costs at least, by the names of a Budget.
 
     `batches` of `size` rows are left, the first of which has done `step` steps.
     """

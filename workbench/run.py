@@ -284,7 +284,7 @@ class Run:
                 callback.restore(unpack(found["kept"], tensors, dict))
 
     def _to_come(self) -> dict[str, int]:
-        """Return what is left to do costs at least, by the names of a Budget."""
+        """Return what the rest of the run costs at least, by the names of a Budget."""
         first, step, _ = self._place
         if first >= self.settings.count:
             return {}

@@ -19,22 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.fourier import fast_length
 from operators.mri.engines import DEFAULT_ACCURACY, FloatArray, make_sums
 from operators.mri.filters import FilterTerm, ModulatedFilters
 
-__all__ = ["friendly_size", "toeplitz_filters"]
-
-
-def friendly_size(n: int) -> int:
-    """Return the smallest FFT size >= n without a prime factor above 7."""
-    while True:
-        rest = n
-        for prime in (2, 3, 5, 7):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 1
+__all__ = ["toeplitz_filters"]
 
 
 def toeplitz_filters(
@@ -54,7 +43,7 @@ def toeplitz_filters(
     """
     real = torch.float32 if like.dtype in (torch.float32, torch.complex64) else torch.float64
     wanted = DEFAULT_ACCURACY[real] if accuracy is None else accuracy
-    sizes = tuple(friendly_size(n) for n in shape)
+    sizes = tuple(fast_length(n) for n in shape)
     sums = make_sums(
         engine, frequency, sizes, accuracy=max(wanted / 100, 1e-13), dtype=torch.float64, device=like.device
     )

@@ -78,13 +78,18 @@ class Noise(ABC):
         """Return H d with the negative eigenvalues of H set to zero; H itself for a log-concave law."""
         return self.curvature(predicted, data, direction)
 
-    def majorised(self, predicted: Tensor, data: Tensor) -> tuple[Noise, Tensor] | None:
-        """Return a log-concave law and data whose -log p lies above this one's and touches it at m.
+    @property
+    def majorant(self) -> Noise | None:
+        """A log-concave law whose -log p lies above this one's, for the data `majorised` gives.
 
         None for a law that is log-concave itself.
         """
-        del predicted, data
         return None
+
+    def majorised(self, predicted: Tensor, data: Tensor) -> Tensor:
+        """Return the data of the majorant that touches this law at m."""
+        del predicted
+        return data
 
     def escape(self, predicted: Tensor, data: Tensor) -> Tensor | None:
         """Return the way to a likelier m where the score is 0 at no maximum of p, 0 elsewhere.

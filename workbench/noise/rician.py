@@ -94,16 +94,22 @@ class Rician(Noise):
         radial, tangential = self._curvatures(predicted, data)
         return (tangential if predicted.is_complex() else radial).to(_real(predicted))
 
-    def majorised(self, predicted: Tensor, data: Tensor) -> tuple[Noise, Tensor]:
-        """Return Gaussian noise on y r(y a / sigma^2) m / a: -log I0 is replaced by its tangent.
+    @property
+    def majorant(self) -> Noise:
+        """Gaussian noise: -log I0 is replaced by its tangent."""
+        return Gaussian(self.sigma)
 
-        Its minimum is the next step of expectation maximisation, with the phase as what is not known.
+    def majorised(self, predicted: Tensor, data: Tensor) -> Tensor:
+        """Return y r(y a / sigma^2) m / a.
+
+        The minimum of the majorant is the next step of expectation maximisation, with the phase as what is
+        not known.
         """
         y = double(data)
         ratio, _, _ = bessel_ratio(y * double(predicted).abs() / self._variance(y))
         size = double(predicted).abs()
         phase = double(predicted) / torch.where(size > 0, size, 1.0)
-        return Gaussian(self.sigma), precise(y * ratio * phase, predicted)
+        return precise(y * ratio * phase, predicted)
 
     def escape(self, predicted: Tensor, data: Tensor) -> Tensor | None:
         """Return y where m = 0 and y > sqrt(2) sigma: all phases are alike, as in `prox`."""

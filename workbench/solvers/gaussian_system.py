@@ -18,6 +18,7 @@ from torch import Tensor
 
 from operators.errors import ConvergenceWarning
 from operators.linear import LinearOperator
+from workbench.noise.base import double
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import Gaussian
 from workbench.white_solve import WhiteState, white_start, white_step
@@ -112,7 +113,7 @@ def wide_like(posterior: Posterior, like: Tensor) -> Tensor:
     likelihood = posterior.likelihood
     if likelihood is None or torch.float64 not in likelihood.operator.dtypes:
         return like
-    return like.to(torch.complex128 if like.is_complex() else torch.float64)
+    return double(like)
 
 
 def warn_if_short(solve: SystemSolve, accuracy: float, solver: str, consequence: str, remedy: str) -> None:

@@ -32,6 +32,7 @@ from operators.linear import LinearOperator
 from workbench.capabilities import Capabilities
 from workbench.kinds import Kind
 from workbench.likelihood import Likelihood
+from workbench.noise.base import Noise
 from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat
@@ -225,6 +226,7 @@ class _Model:
     forward: LinearOperator
     gradient: FiniteDifferences
     norms: tuple[float, float]
+    majorant: Noise | None
 
     @classmethod
     def of(cls, posterior: Posterior) -> _Model:
@@ -240,13 +242,13 @@ class _Model:
         norm = 1.02 * forward.norm(tolerance=1e-2) or 1.0
         # |D|^2 <= sum over axes of (2 / spacing)^2.
         bound = sum((2 / step) ** 2 for step in gradient.spacing) ** 0.5
-        return cls(likelihood, forward, gradient, (norm, bound))
+        return cls(likelihood, forward, gradient, (norm, bound), likelihood.noise.majorant)
 
     def prox(self, point: Tensor, step: float, target: Tensor | None = None) -> Tensor:
         """Return argmin_m f(m) + |m - point|^2 / (2 step), f the law of `target` that stands in for f."""
         noise, data = self.likelihood.noise, self._data(point)
-        if target is not None and (stand_in := noise.majorised(self._predicted(point), data)) is not None:
-            noise, data = stand_in[0], target[0]
+        if self.majorant is not None and target is not None:
+            noise, data = self.majorant, target[0]
         moved = noise.prox(self._predicted(point), data, step)
         return moved if self.likelihood.offset is None else moved - self._predicted(torch.zeros_like(point))
 
@@ -278,8 +280,9 @@ class _Model:
 
     def target(self, image: Tensor) -> Tensor | None:
         """Return the data of the law that stands in at `image`, None where none has to."""
-        stand_in = self.likelihood.noise.majorised(self._predicted(image), self._data(image))
-        return None if stand_in is None else stand_in[1]
+        if self.majorant is None:
+            return None
+        return self.likelihood.noise.majorised(self._predicted(image), self._data(image))
 
     def first_target(self, image: Tensor) -> Tensor | None:
         """Return the same at a start, off the points where the slope is 0 at no minimum."""
@@ -288,8 +291,7 @@ class _Model:
 
     def moved(self, target: Tensor, before: Tensor) -> float:
         """Return how far the slope of the law that stands in has moved with its data."""
-        noise, _ = self.likelihood.noise.majorised(target, self._data(target)) or (None, None)
-        return 0.0 if noise is None else _norm(noise.score(before, target[0]))
+        return 0.0 if self.majorant is None else _norm(self.majorant.score(before, target[0]))
 
     def slope(self, image: Tensor) -> Tensor:
         """Return f'(m)."""
