@@ -187,7 +187,8 @@ class ZarrStore(Store):
         for folder in (self.path, self._draws):
             for rest in folder.glob(".partial-*"):
                 rest.unlink()
-        for rest in (self._draws / "c").rglob("*.partial"):
+        # zarr writes the metadata of the group beside every new array of it: its own lie anywhere.
+        for rest in self.path.rglob("*.partial"):
             rest.unlink()
 
     def _last(self) -> tuple[Progress | None, Tensor]:

@@ -269,6 +269,28 @@ def test_a_kill_at_any_moment_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     assert not list((tmp_path / "run").rglob("*partial*"))
 
 
+def test_what_a_kill_left_of_files_being_written_goes_with_the_next_begin(tmp_path: Path) -> None:
+    store = ZarrStore(tmp_path / "run")
+    store.begin(header())
+    store.write(0, draws_of(header()))
+    store.leave()
+    # Ours begin with .partial, those of zarr end with it, in whatever folder it was writing to.
+    chunk = next(file for file in (tmp_path / "run" / "draws" / "c").rglob("*") if file.is_file())
+    left = [
+        tmp_path / "run" / ".partial-1-zarr.json",
+        tmp_path / "run" / "zarr.b9f0a67a.partial",
+        tmp_path / "run" / "z" / "zarr.b9f0a67a.partial",
+        tmp_path / "run" / "draws" / "zarr.b9f0a67a.partial",
+        tmp_path / "run" / "draws" / ".partial-1-progress.pt",
+        chunk.with_suffix(".b9f0a67a.partial"),
+    ]
+    for file in left:
+        file.touch()
+    store.begin(header())
+    assert not list((tmp_path / "run").rglob("*partial*"))
+    assert chunk.is_file()
+
+
 MEMORY = """
 import sys, time
 from pathlib import Path
