@@ -153,7 +153,7 @@ def _kernel(domain: Space, psf: PSF | Tensor, axes: Sequence[int] | None) -> tup
             )
         return psf.kernel(domain.grid), 1e-13
     if not isinstance(psf, Tensor):
-        raise type_error("psf", "be a PSF or a torch.Tensor", type(psf).__name__)
+        raise type_error("psf", "be a PSF or a torch.Tensor", type(psf).__name__, "Use torch.as_tensor(...).")
     check_finite(check_tensor(psf, "psf"), "psf")
     if psf.is_complex():
         raise type_error("psf", "be real", psf.dtype)

@@ -60,6 +60,8 @@ class Mask(LinearOperator):
     def fill(self, y: Tensor, value: float | complex = 0.0) -> Tensor:
         """Return the field with the data `y` as they are where they belong, and `value` elsewhere."""
         self.codomain.check(y, "y")
+        if isinstance(value, complex) and not self.domain.is_complex:
+            raise type_error("value", "be real on a real space", repr(value))
         background = torch.full_like(y[..., :1], value)
         if self.restrict:
             flat = background.expand(*y.shape[:-1], self._inside)

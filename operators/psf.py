@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -28,6 +28,8 @@ __all__ = ["PSF", "BoxPSF", "DiscPSF", "GaussianPSF"]
 
 Triple = tuple[float, float, float]
 FWHM_PER_SD = 2 * math.sqrt(2 * math.log(2))
+#: Largest kernel that is made, in voxels: 1 GiB. Lengths in another unit than mm ask for more.
+LARGEST = 2**27
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class PSF(ABC):
         Along an axis of a single voxel it is summed: a plane is blurred in the plane.
         """
         require_orthogonal(Grid.require(grid))
-        values = self._values(np.array(grid.spacing))
-        for axis, n in enumerate(grid.shape):
-            if n == 1:
-                values = values.sum(axis=axis, keepdims=True)
+        single = tuple(axis for axis, n in enumerate(grid.shape) if n == 1)
+        factors = [f.sum(axis=single, keepdims=True) for f in self._factors(np.array(grid.spacing))]
+        self._check_extent(np.broadcast_shapes(*(f.shape for f in factors)))
+        values = math.prod(factors[1:], start=factors[0])
         return torch.from_numpy(values / values.sum())
 
     def with_(self, **changes: object) -> Self:
@@ -51,8 +53,20 @@ class PSF(ABC):
         return replaced(self, changes)
 
     @abstractmethod
-    def _values(self, spacing: FloatArray) -> FloatArray:
-        """Return the kernel for voxels of `spacing` in mm (z, y, x), up to a factor."""
+    def _factors(self, spacing: FloatArray) -> list[FloatArray]:
+        """Return arrays (kz, ky, kx) whose product is the kernel for voxels of `spacing` mm, up to a factor.
+
+        One, or three of a single axis each.
+        """
+
+    def _check_extent(self, shape: Sequence[int]) -> None:
+        if math.prod(shape) > LARGEST:
+            raise value_error(
+                "psf",
+                f"reach over {LARGEST} voxels at most",
+                f"{tuple(shape)} of a {type(self).__name__}",
+                "Its lengths are in mm, as those of the grid.",
+            )
 
 
 @dataclass(frozen=True)
@@ -114,17 +128,15 @@ class GaussianPSF(PSF):
         matrix: FloatArray = (axes * (np.array(self.fwhm) / FWHM_PER_SD) ** 2) @ axes.T
         return matrix
 
-    def _values(self, spacing: FloatArray) -> FloatArray:
+    def _factors(self, spacing: FloatArray) -> list[FloatArray]:
         sd = np.sqrt(np.diag(self.covariance))
         counts = np.floor(self.reach * sd / spacing).astype(int).tolist()
         z, y, x = (np.arange(-n, n + 1) * h for n, h in zip(counts, spacing, strict=True))
         if self.directions is None:
-            rows = [
+            return _along_axes(
                 np.exp(-0.5 * (r / s) ** 2) if s > 0 else np.ones(1)
                 for r, s in zip((z, y, x), sd, strict=True)
-            ]
-            product: FloatArray = rows[0][:, None, None] * rows[1][:, None] * rows[2]
-            return product
+            )
         narrowest = min(np.array(self.fwhm)) / FWHM_PER_SD
         if narrowest < 0.5 * spacing.max():
             raise value_error(
@@ -134,10 +146,10 @@ class GaussianPSF(PSF):
                 self.fwhm,
                 "Resample on a finer grid, or blur along the array axes.",
             )
+        self._check_extent((z.size, y.size, x.size))
         points = np.stack(np.meshgrid(z, y, x, indexing="ij"), axis=-1)
         squares = np.einsum("...i,ij,...j", points, np.linalg.inv(self.covariance), points)
-        values: FloatArray = np.where(squares <= self.reach**2, np.exp(-0.5 * squares), 0.0)
-        return values
+        return [np.where(squares <= self.reach**2, np.exp(-0.5 * squares), 0.0)]
 
 
 @dataclass(frozen=True)
@@ -149,15 +161,14 @@ class BoxPSF(PSF):
     def __post_init__(self) -> None:
         object.__setattr__(self, "width", _lengths(self.width, "width"))
 
-    def _values(self, spacing: FloatArray) -> FloatArray:
+    def _factors(self, spacing: FloatArray) -> list[FloatArray]:
         rows = []
         for width, step in zip(np.array(self.width), spacing, strict=True):
             half = width / step / 2
             n = max(math.ceil(half - 0.5), 0)
             edges = np.clip(np.arange(-n, n + 2) - 0.5, -half, half)
             rows.append(np.diff(edges) if n else np.ones(1))
-        product: FloatArray = rows[0][:, None, None] * rows[1][:, None] * rows[2]
-        return product
+        return _along_axes(rows)
 
 
 @dataclass(frozen=True)
@@ -171,17 +182,22 @@ class DiscPSF(PSF):
         object.__setattr__(self, "radius", check_number(self.radius, "radius", positive=True))
         check_axes((self.normal,), "normal")
 
-    def _values(self, spacing: FloatArray) -> FloatArray:
+    def _factors(self, spacing: FloatArray) -> list[FloatArray]:
         edges = []
         for step in np.delete(spacing, self.normal):
             n = max(math.ceil(self.radius / step - 0.5), 0)
             edges.append((np.arange(-n, n + 2) - 0.5) * step)
+        self._check_extent([len(edge) for edge in edges])
         corners = _disc_below(edges[0][:, None], edges[1][None, :], self.radius)
         areas = np.diff(np.diff(corners, axis=0), axis=1)
         # Differences of nearly equal areas leave rounding where the disc does not reach.
         areas[areas < 1e-13 * areas.max()] = 0
-        values: FloatArray = np.expand_dims(areas, self.normal)
-        return values
+        return [np.expand_dims(areas, self.normal)]
+
+
+def _along_axes(rows: Iterable[FloatArray]) -> list[FloatArray]:
+    """Return profiles along z, y and x as arrays of three axes."""
+    return [np.expand_dims(row, [a for a in range(3) if a != axis]) for axis, row in enumerate(rows)]
 
 
 def _disc_below(u: FloatArray, v: FloatArray, radius: float) -> FloatArray:

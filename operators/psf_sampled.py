@@ -61,9 +61,10 @@ class MotionPSF(PSF):
         along = check_points(path, "path") @ axes
         return cls(tuple(map(tuple, along.tolist())), None if times is None else tuple(times))
 
-    def _values(self, spacing: FloatArray) -> FloatArray:
+    def _factors(self, spacing: FloatArray) -> list[FloatArray]:
         points = np.array(self.path) / spacing
         half = np.ceil(np.abs(points).max(axis=0)).astype(int)
+        self._check_extent((2 * half + 1).tolist())
         values = np.zeros(2 * half + 1)
         lengths = np.linalg.norm(np.diff(np.array(self.path), axis=0), axis=1)
         shares = lengths if self.times is None else np.diff(self.times)
@@ -71,7 +72,7 @@ class MotionPSF(PSF):
             points, shares = points[[0, 0]], np.ones(1)
         for start, stop, share in zip(points[:-1] + half, points[1:] + half, shares, strict=True):
             _draw(values, start, stop, float(share))
-        return values
+        return [values]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,8 @@ class MeasuredPSF(PSF):
         if total <= 1e-6 * size:
             raise value_error("values", "have a positive sum", total, "A blur keeps the mean.")
 
-    def _values(self, spacing: FloatArray) -> FloatArray:
+    def _factors(self, spacing: FloatArray) -> list[FloatArray]:
+        self._check_extent(np.ceil(np.array(self.values.shape) * self.spacing / spacing).astype(int).tolist())
         values = self.values.double().cpu().numpy()
         origin = self._origin(values)
         for axis, (own, step) in enumerate(zip(np.array(self.spacing), spacing, strict=True)):
@@ -108,7 +110,7 @@ class MeasuredPSF(PSF):
             values = np.moveaxis(np.tensordot(weights, values, axes=(1, axis)), 0, axis)
         if values.sum() <= 0:
             raise value_error("values", "have a positive sum on this grid", float(values.sum()))
-        return values
+        return [values]
 
     def _origin(self, values: FloatArray) -> FloatArray:
         shape = np.array(values.shape)

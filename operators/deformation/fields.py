@@ -117,7 +117,8 @@ def _affine_parts(matrix: ArrayLike) -> tuple[FloatArray, FloatArray]:
         raise type_error("matrix", "be a 4x4 matrix of numbers", repr(matrix)) from error
     if values.shape != (4, 4) or not np.isfinite(values).all():
         raise value_error("matrix", "be a finite 4x4 matrix", values.tolist())
-    if not np.array_equal(values[3], [0, 0, 0, 1]):
+    # What products and exponentials of matrices leave there.
+    if np.abs(values[3] - [0, 0, 0, 1]).max() > 1e-9:
         raise value_error("matrix", "have the last row (0, 0, 0, 1)", values[3].tolist())
     return values[:3, :3], values[:3, 3]
 

@@ -42,12 +42,16 @@ class FoldingWarning(UserWarning):
 def jacobian(u: Tensor, grid: Grid) -> Tensor:
     """Return the Jacobian of r -> r + u(r) per voxel: (..., 3, 3, *grid.shape), without unit."""
     check_field(u, grid, "u")
-    return _in_world([_central(u, axis - 3) for axis in range(3)], grid)
+    steps = torch.stack([_central(u, axis - 3) for axis in range(3)], dim=-4)
+    inverse = torch.as_tensor(np.linalg.inv(grid.affine[:3, :3]), dtype=u.dtype).to(u.device)
+    slopes = torch.einsum("...iazyx,aj->...ijzyx", steps, inverse)
+    return slopes + torch.eye(3, dtype=u.dtype, device=u.device)[..., None, None, None]
 
 
 def jacobian_determinant(u: Tensor, grid: Grid) -> Tensor:
     """Return det J per voxel, (..., *grid.shape): the local change of volume of r -> r + u(r)."""
-    return determinant(jacobian(u, grid))
+    check_field(u, grid, "u")
+    return _determinant([_central(u, axis - 3) for axis in range(3)], grid)
 
 
 def folded_share(u: Tensor, grid: Grid, *, strict: bool = False) -> Tensor:
@@ -64,7 +68,7 @@ def folded_share(u: Tensor, grid: Grid, *, strict: bool = False) -> Tensor:
     sides = [(False, True) if n > 1 else (False,) for n in grid.shape]
     for upper in itertools.product(*sides):
         steps = [_one_sided(u, axis - 3, side) for axis, side in enumerate(upper)]
-        folds |= determinant(_in_world(steps, grid)) <= 0
+        folds |= _determinant(steps, grid) <= 0
     return _share(folds)
 
 
@@ -99,17 +103,15 @@ def folding(u: Tensor, grid: Grid, argument: str, *, limit: float = 0.0, strict:
     )
 
 
-def determinant(matrix: Tensor) -> Tensor:
-    """Return the determinants of 3x3 matrices (..., 3, 3, z, y, x)."""
-    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-4) for row in matrix.unbind(-5))
-    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-
-
-def _in_world(steps: list[Tensor], grid: Grid) -> Tensor:
-    """Return J from the differences of u per voxel along each array axis."""
-    inverse = torch.as_tensor(np.linalg.inv(grid.affine[:3, :3]), dtype=steps[0].dtype).to(steps[0].device)
-    slopes = torch.einsum("...iazyx,aj->...ijzyx", torch.stack(steps, dim=-4), inverse)
-    return slopes + torch.eye(3, dtype=slopes.dtype, device=slopes.device)[..., None, None, None]
+def _determinant(steps: list[Tensor], grid: Grid) -> Tensor:
+    """Return det J = det(A + du/di) / det A, which needs no quotients per mm."""
+    columns = []
+    for axis, step in enumerate(steps):
+        own = torch.tensor(grid.affine[:3, axis], dtype=step.dtype, device=step.device)
+        columns.append((step + own[:, None, None, None]).unbind(-4))
+    (a, d, g), (b, e, h), (c, f, i) = columns
+    volume = float(np.linalg.det(grid.affine[:3, :3]))
+    return (a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)) / volume
 
 
 def _central(u: Tensor, axis: int) -> Tensor:

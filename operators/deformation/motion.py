@@ -8,12 +8,10 @@ lies in the reference. A_t holds the views or the k-space lines gated to state t
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from operators.deformation.jacobian import FoldingWarning, folding
 from operators.deformation.pull import check_still
 from operators.deformation.stencil import Boundary
 from operators.deformation.warp import Warp
@@ -37,8 +35,7 @@ def motion_resolved(
 
     One field (3, *operators[t].grid.shape) in mm per operator, on that operator's own grid; None for a
     state that is the reference itself. The adjoint is exact where those of the operators are, and the
-    data of each state are `split` and `join`ed as for any `Stack`. Bodies do not fold: a field that does is
-    told by a FoldingWarning with its share.
+    data of each state are `split` and `join`ed as for any `Stack`.
     """
     check_still(grid)
     if not isinstance(operators, Sequence) or not isinstance(fields, Sequence):
@@ -57,7 +54,6 @@ def motion_resolved(
             domain.check_same(op.domain, f"operators[{t}].domain")
             states.append(op)
         else:
-            states.append(op @ Warp(domain, field, grid=there, boundary=boundary))
-            if message := folding(field, there, f"fields[{t}]"):
-                warnings.warn(message, FoldingWarning, stacklevel=2)
+            name = f"fields[{t}]"
+            states.append(op @ Warp(domain, field, grid=there, boundary=boundary, argument=name))
     return Stack(states)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from operators.base import checked_finite
 from operators.checks import check_tensor
+from operators.deformation.displaced import read_displaced
 from operators.deformation.rows import read
-from operators.deformation.stencil import Boundary, Placement, Stencil, interpolate
+from operators.deformation.stencil import Boundary, Placement, Stencil
 from operators.errors import type_error, value_error
 from operators.grid import FRAMES_ARE_A_BATCH, Grid
 from operators.space import Space
@@ -52,7 +53,7 @@ def pull(image: Tensor, field: Tensor, place: Placement) -> Tensor:
     """
 
     def read_at(values: Tensor, shift: Tensor) -> Tensor:
-        return interpolate(values, place.at(shift).like(values))
+        return read_displaced(values, place, shift)
 
     return paired(image, field, tuple(field.shape[-3:]), read_at)
 

@@ -105,3 +105,8 @@ def _moved(adds: bool, length: int, values: Tensor, flat: Tensor) -> Tensor:
 def read(values: Tensor, flat: Tensor) -> Tensor:
     """Return `values` (B, C, n) at `flat` (1 or B, m) as (B, C, m), differentiable in `values`."""
     return _moved(False, flat.shape[-1], values, flat)
+
+
+def add(values: Tensor, flat: Tensor, length: int) -> Tensor:
+    """Return zeros (B, C, length) with `values` (B, C, m) added at `flat`, differentiable in `values`."""
+    return _moved(True, length, values, flat)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.constant import moved
-from operators.deformation.rows import add_rows, read
+from operators.deformation.rows import add, add_rows, read
 from operators.errors import value_error
 from operators.grid import FloatArray, Grid
 
@@ -170,12 +170,14 @@ def interpolate(
     return result if stencil.inside is None else torch.where(stencil.inside, result, 0.0)
 
 
-def interpolate_with_slopes(values: Tensor, stencil: Stencil) -> tuple[Tensor, dict[int, Tensor]]:
+def interpolate_with_slopes(
+    values: Tensor, stencil: Stencil, gather: Callable[[Tensor, Tensor], Tensor] = read
+) -> tuple[Tensor, dict[int, Tensor]]:
     """Return the interpolant and its derivative per voxel along each source axis that it varies on."""
 
     def along(level: int, flat: Tensor) -> list[Tensor]:
         if level == len(stencil.strides):
-            return [read(values, flat)]
+            return [gather(values, flat)]
         low = along(level + 1, flat)
         high = along(level + 1, flat + stencil.strides[level])
         share = stencil.shares[level]
@@ -204,6 +206,19 @@ def spread(values: Tensor, stencil: Stencil, length: int) -> Tensor:
 
     along(0, stencil.flat, values if stencil.inside is None else torch.where(stencil.inside, values, 0.0))
     return total
+
+
+def spread_differentiably(values: Tensor, stencil: Stencil, length: int) -> Tensor:
+    """Return the same, differentiable in `values` and in the shares; its sums are not in place."""
+
+    def along(level: int, flat: Tensor, part: Tensor) -> Tensor:
+        if level == len(stencil.strides):
+            return add(part, flat, length)
+        high = part * stencil.shares[level]
+        return along(level + 1, flat, part - high) + along(level + 1, flat + stencil.strides[level], high)
+
+    counted = values if stencil.inside is None else torch.where(stencil.inside, values, 0.0)
+    return along(0, stencil.flat, counted)
 
 
 def _cleaned(matrix: NDArray[np.floating[Any]]) -> FloatArray:

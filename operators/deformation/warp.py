@@ -8,6 +8,7 @@ with x interpolated linearly between voxel centres; see `operators.deformation` 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -16,14 +17,10 @@ from torch import Tensor
 from operators.base import Operator
 from operators.checks import check_finite
 from operators.constant import Constant
+from operators.deformation.jacobian import FoldingWarning, folding
 from operators.deformation.pull import check_still, joined, planar, pull
 from operators.deformation.rows import read_rows
-from operators.deformation.stencil import (
-    Boundary,
-    Placement,
-    interpolate,
-    spread,
-)
+from operators.deformation.stencil import Boundary, Placement, interpolate, spread
 from operators.errors import type_error, value_error
 from operators.grid import Grid
 from operators.linear import LinearOperator
@@ -39,11 +36,18 @@ class Warp(LinearOperator):
     the image's own. All axes of the domain in front of (z, y, x), frames and components, move alike;
     the vectors of a vector field are carried along, not turned. Outside the outer faces of the image
     there is 0, with `boundary` "edge" the value at the edge. The adjoint is exact and sums in a fixed
-    order, on CUDA devices too.
+    order, on CUDA devices too. A field that folds is told by a FoldingWarning with its share; messages
+    call it `argument`.
     """
 
     def __init__(
-        self, domain: Space, field: Tensor, *, grid: Grid | None = None, boundary: Boundary = "zero"
+        self,
+        domain: Space,
+        field: Tensor,
+        *,
+        grid: Grid | None = None,
+        boundary: Boundary = "zero",
+        argument: str = "field",
     ) -> None:
         moving = Space.require(domain, "domain").grid
         if moving is None:
@@ -54,7 +58,9 @@ class Warp(LinearOperator):
         lead = domain.shape[:-3]
         there = target.with_time(moving.time)
         super().__init__(domain, Space((*lead, *target.shape), domain.is_complex, there, domain.is_vector))
-        self.field = Constant(_one_field(field, target), "field")
+        self.field = Constant(_one_field(field, target, argument), argument)
+        if message := folding(field, target, argument):
+            warnings.warn(message, FoldingWarning, stacklevel=2)
         self._stencil = Placement.of_grid(moving, target, boundary, field.device).at(field[None])
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -80,7 +86,9 @@ class WarpField(Operator):
 
     `image` (*components, *moving_grid.shape), real or complex, lies on `moving_grid`. The derivative is
     that of the interpolant, (dx/dr)(r + u(r)) . v, which jumps where r + u(r) passes a voxel centre
-    (there it is that of the upper side) and is 0 where an edge value is held.
+    (there it is that of the upper side, at the last voxel of the lower) and is 0 where an edge value is held.
+    It does not see that with "zero" the image ends at its outer faces, where values jump. Neither this
+    nor `warp` looks for folds, which a fit may pass through: see `check_diffeomorphic`.
     """
 
     def __init__(
@@ -106,15 +114,15 @@ class WarpField(Operator):
         return pull(self.image.like(x), field, self._place)
 
 
-def _one_field(field: Tensor, grid: Grid) -> Tensor:
+def _one_field(field: Tensor, grid: Grid, argument: str) -> Tensor:
     space = Space.vectors(grid)
-    space.check(field, "field")
+    space.check(field, argument)
     if tuple(field.shape) != space.shape:
         raise value_error(
-            "field",
+            argument,
             f"have shape {space.shape}: one field without batch axes",
             tuple(field.shape),
             "Several at once: the function warp(image, field, grid), or one operator each.",
         )
-    check_finite(field, "field")
+    check_finite(field, argument)
     return field

@@ -284,7 +284,7 @@ def test_products_with_a_periodic_blur_keep_the_closed_form() -> None:
         (lambda s: Blur(s, torch.full((3,), math.nan)), ValueError, "`psf` must hold finite values"),
         (lambda s: Blur(s, torch.ones(3) * 1j), TypeError, "`psf` must be real"),
         (lambda s: Blur(s, torch.ones(3, requires_grad=True)), ValueError, "`psf` must not require a grad"),
-        (lambda s: Blur(s, [1.0, 2.0]), TypeError, "`psf` must be a PSF or a torch.Tensor, got list"),
+        (lambda s: Blur(s, [1.0, 2.0]), TypeError, "`psf` must be a PSF .* got list. Use"),
         (lambda s: Blur(s, kernel(3, 3), axes=(-1,)), ValueError, "`axes` must name one axis for each of"),
         (lambda s: Blur(s, kernel(3, 3), axes=(-1, -3)), ValueError, "`axes` must be in ascending order"),
         (lambda s: Blur(s, kernel(3), axes=(3,)), ValueError, r"`axes` must name axes of \(3, 6, 7\)"),

@@ -103,6 +103,8 @@ def test_fill_puts_data_where_they_were_measured() -> None:
         shown = op.fill(op(x), 7.0)
         assert torch.equal(shown[:, ~SOME], torch.full_like(shown[:, ~SOME], 7.0))
         assert torch.equal(shown[:, SOME], op(x)[:, SOME] if op.codomain == FIELD else op(x))
+    with pytest.raises(TypeError, match="`value` must be real on a real space, got 1j"):
+        op.fill(op(x), 1j)
 
 
 def test_a_mask_that_keeps_all_is_unitary() -> None:

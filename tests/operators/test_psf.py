@@ -9,6 +9,7 @@ from scipy import integrate
 from operators.blur import Blur
 from operators.grid import Grid
 from operators.psf import PSF, BoxPSF, DiscPSF, GaussianPSF
+from operators.psf_sampled import MeasuredPSF, MotionPSF
 from operators.space import Space
 
 GRID = Grid.from_spacing((20, 24, 28), (3.0, 2.0, 1.5))
@@ -153,3 +154,27 @@ def test_a_sheared_grid_is_refused() -> None:
     affine[0, 0] = 1.0
     with pytest.raises(ValueError, match="`grid` must have perpendicular axes"):
         BoxPSF(4.0).kernel(Grid(GRID.shape, affine))
+
+
+@pytest.mark.parametrize(
+    "psf",
+    [
+        GaussianPSF(5000.0),
+        GaussianPSF((5000.0, 5000.0, 4000.0), tuple(map(tuple, TURN.tolist()))),  # type: ignore[arg-type]
+        BoxPSF(5000.0),
+        DiscPSF(50000.0),
+        MotionPSF(((0.0, 0.0, 0.0), (4000.0, 4000.0, 4000.0))),
+        MeasuredPSF(torch.ones(9, 9, 9), 1000.0),
+    ],
+    ids=["gaussian", "oblique", "box", "disc", "motion", "measured"],
+)
+def test_lengths_in_another_unit_are_refused_before_their_kernel_is_made(psf: PSF) -> None:
+    with pytest.raises(ValueError, match=r"`psf` must reach over 134217728 voxels at most.*in mm"):
+        psf.kernel(GRID)
+
+
+def test_a_plane_has_wide_kernels_without_its_depth() -> None:
+    # 849 x 1274 x 1274 voxels before the first axis is summed.
+    kernel = GaussianPSF(40.0).kernel(Grid.plane((9, 9), 0.2, thickness=0.3))
+    assert kernel.shape == (1, 849, 849)
+    assert float(kernel.sum()) == pytest.approx(1)

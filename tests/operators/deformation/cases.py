@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ def upright(shape: tuple[int, int, int]) -> Grid:
     return Grid.from_spacing(shape, (2.0, 1.0, 1.5), centre=(4.0, -3.0, 1.0))
 
 
+#: How a grid may lie: the names in `kinds`.
+KINDS = ("upright", "oblique", "left-handed", "permuted")
+
+
 def kinds(shape: tuple[int, int, int]) -> dict[str, Grid]:
     """Return grids of one shape that differ in how they lie."""
     return {
@@ -35,6 +40,14 @@ def kinds(shape: tuple[int, int, int]) -> dict[str, Grid]:
         "left-handed": oblique(shape).flip(2),
         "permuted": oblique((shape[1], shape[2], shape[0])).permute((2, 0, 1)),
     }
+
+
+def about_centre(linear: np.ndarray, grid: Grid, shift: Sequence[float] = (0.0, 0.0, 0.0)) -> np.ndarray:
+    """Return the 4x4 map r -> c + L (r - c) + shift about the centre c of `grid`."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = linear
+    matrix[:3, 3] = grid.centre - linear @ grid.centre + np.array(shift)
+    return matrix
 
 
 def positions(grid: Grid) -> Tensor:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from operators.deformation import (
     Exponential,
@@ -15,7 +16,15 @@ from operators.deformation import (
 )
 from operators.grid import Grid
 from tests.contracts import OperatorContract
-from tests.operators.deformation.cases import kinds, margin, oblique, positions, spacing_norm, waves
+from tests.operators.deformation.cases import (
+    KINDS,
+    kinds,
+    margin,
+    oblique,
+    positions,
+    spacing_norm,
+    waves,
+)
 
 
 class TestExponential(OperatorContract):
@@ -23,9 +32,6 @@ class TestExponential(OperatorContract):
 
     def make(self, dtype: torch.dtype) -> Exponential:
         return Exponential(oblique((1, 4, 5)), squarings=1)  # torch.compile unrolls each squaring
-
-
-KINDS = ["upright", "oblique", "left-handed", "permuted"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,6 +100,20 @@ def test_gradient_through_the_exponential() -> None:
     grid = oblique((2, 3, 3))
     v = waves(grid, 0.5).requires_grad_()
     assert torch.autograd.gradcheck(lambda a: exponentiate(a, grid, squarings=2), v, eps=1e-7, fast_mode=True)
+
+
+def test_a_graph_keeps_the_fields_and_no_interpolation() -> None:
+    grid = oblique((6, 7, 8))
+    v = waves(grid, 0.5).requires_grad_()
+    kept: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        exponentiate(v, grid, squarings=5)
+    assert sum(kept.values()) <= (5 + 2) * v.nbytes  # each squaring its argument, the first step v and v / 2
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from operators.deformation import (
 from operators.errors import ConvergenceWarning
 from operators.grid import Grid
 from tests.operators.deformation.cases import (
+    KINDS,
+    about_centre,
     kinds,
     margin,
     oblique,
@@ -34,7 +36,7 @@ from tests.operators.deformation.cases import (
     waves,
 )
 
-KINDS = ["upright", "oblique", "left-handed", "permuted"]
+TURN = np.array([[0.2, -1, 0.5], [1, -0.4, 0.2], [0.1, 0.5, 0.3]])
 
 
 def inner_points(grid: Grid, count: int = 7, seed: int = 1) -> Tensor:
@@ -47,9 +49,7 @@ def inner_points(grid: Grid, count: int = 7, seed: int = 1) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_inverse_of_an_affine_field_is_the_inverse_matrix(kind: str) -> None:
     grid = kinds((12, 13, 14))[kind]
-    matrix = np.eye(4)
-    matrix[:3, :3] += 0.15 * np.array([[0.2, -1, 0.5], [1, -0.4, 0.2], [0.1, 0.5, 0.3]])
-    matrix[:3, 3] = grid.centre - matrix[:3, :3] @ grid.centre
+    matrix = about_centre(np.eye(3) + 0.15 * TURN, grid)
     u = affine_field(matrix, grid, dtype=torch.float64)
     exact = affine_field(np.linalg.inv(matrix), grid, dtype=torch.float64)
     assert margin(spacing_norm(invert(u, grid) - exact, grid), grid, 4).max() < 1e-12
@@ -132,9 +132,7 @@ def test_the_derivative_of_the_inverse() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_landmarks_of_an_affine_map(kind: str) -> None:
     grid = kinds((12, 13, 14))[kind]
-    matrix = np.eye(4)
-    matrix[:3, :3] += 0.1 * np.array([[0.2, -1, 0.5], [1, -0.4, 0.2], [0.1, 0.5, 0.3]])
-    matrix[:3, 3] = grid.centre - matrix[:3, :3] @ grid.centre + 0.5
+    matrix = about_centre(np.eye(3) + 0.1 * TURN, grid, (0.5, 0.5, 0.5))
     u = affine_field(matrix, grid, dtype=torch.float64)
     p = inner_points(grid)
     q = p @ torch.from_numpy(matrix[:3, :3]).T + torch.from_numpy(matrix[:3, 3])

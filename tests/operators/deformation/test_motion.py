@@ -1,8 +1,5 @@
 """Motion-resolved CT and MRI as operator products: contract, equivalence, and what motion costs."""
 
-import importlib
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +10,7 @@ from operators.deformation import FoldingWarning, WarpField, identity_field, mot
 from operators.diagonal import Diagonal
 from operators.grid import Grid, TimeAxis
 from operators.linear import LinearOperator
+from operators.mri.cartesian import CartesianGeometry
 from operators.space import Space
 from operators.stack import Stack
 from tests.contracts import LinearOperatorContract
@@ -20,16 +18,6 @@ from tests.operators.deformation.cases import margin, positions, upright, waves
 from tests.oracles import adjoint_mismatch, random_element
 
 SMALL = upright((2, 5, 6))
-
-
-def cartesian() -> Any:
-    """Return CartesianGeometry, wherever the MRI package keeps it."""
-    for name in ("operators.mri.cartesian", "operators.mri_cartesian"):
-        try:
-            return importlib.import_module(name).CartesianGeometry
-        except ModuleNotFoundError:
-            continue
-    raise ModuleNotFoundError("CartesianGeometry")
 
 
 def gated_ct(grid: Grid, states: int, views: int, engine: str = "torch") -> list[LinearOperator]:
@@ -40,7 +28,7 @@ def gated_ct(grid: Grid, states: int, views: int, engine: str = "torch") -> list
 
 def gated_mri(grid: Grid, states: int) -> list[LinearOperator]:
     """Return k-space per state, with every `states`-th line measured."""
-    fourier = cartesian().around(grid).operator(grid)
+    fourier = CartesianGeometry.around(grid).operator(grid)
     lines = torch.arange(grid.shape[1])[:, None] % states
     return [Diagonal(fourier.codomain, (lines == t).float()) @ fourier for t in range(states)]
 
@@ -51,7 +39,7 @@ class TestMotionResolvedCT(LinearOperatorContract):
 
     def make(self, dtype: torch.dtype) -> Stack:
         grid = upright((1, 4, 5))
-        return motion_resolved(gated_ct(grid, 2, 3), [None, waves(grid, 0.3).to(dtype)], grid)
+        return motion_resolved(gated_ct(grid, 2, 2), [None, waves(grid, 0.3).to(dtype)], grid)
 
 
 class TestMotionResolvedMRI(LinearOperatorContract):
@@ -59,7 +47,7 @@ class TestMotionResolvedMRI(LinearOperatorContract):
 
     def make(self, dtype: torch.dtype) -> Stack:
         grid = SMALL.slice_at(0, 1)
-        fields = [waves(grid, 0.4, seed=s).to(dtype) for s in (1, 2)]
+        fields = [None, waves(grid, 0.4, seed=1).to(dtype)]
         return motion_resolved(gated_mri(grid, 2), fields, grid, boundary="edge")
 
 
@@ -96,7 +84,7 @@ def test_no_motion_is_the_whole_scan() -> None:
     still = identity_field(SMALL)
     op = motion_resolved(gated_mri(SMALL, 2), [None, still], SMALL)
     x = random_element(op.domain)
-    fourier = cartesian().around(SMALL).operator(SMALL)
+    fourier = CartesianGeometry.around(SMALL).operator(SMALL)
     assert (sum(op.split(op(x))) - fourier(x)).abs().max() < 1e-12
 
 
@@ -172,7 +160,7 @@ def test_a_field_that_folds_is_told_with_its_share() -> None:
             TypeError,
             r"`operators\[0\]` must be a Linear",
         ),
-        (lambda o, u: motion_resolved(o, [u, u[:2]], SMALL), ValueError, "`field` must have shape"),
+        (lambda o, u: motion_resolved(o, [u, u[:2]], SMALL), ValueError, r"`fields\[1\]` must have shape"),
         (lambda o, u: motion_resolved(o, [u, u], SMALL.with_time(TimeAxis(2))), ValueError, "no time axis"),
     ],
 )

@@ -16,6 +16,7 @@ from operators.deformation import (
 from operators.grid import Grid
 from operators.space import Space
 from tests.operators.deformation.cases import (
+    KINDS,
     itk_displacements,
     itk_field,
     itk_image,
@@ -30,7 +31,6 @@ from tests.operators.deformation.cases import (
 )
 from tests.oracles import random_element
 
-KINDS = ["upright", "oblique", "left-handed", "permuted"]
 SHAPE = (9, 11, 10)
 
 

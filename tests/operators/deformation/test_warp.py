@@ -6,12 +6,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.deformation import Warp, WarpField, affine_field, identity_field, warp, warp_labels
+from operators.deformation import (
+    FoldingWarning,
+    Warp,
+    WarpField,
+    affine_field,
+    identity_field,
+    warp,
+    warp_labels,
+)
 from operators.grid import Grid, TimeAxis
 from operators.space import Space
 from tests.contracts import LinearOperatorContract, OperatorContract
 from tests.operators.deformation.cases import kinds, oblique, positions, smooth_image, upright, waves
 from tests.oracles import adjoint_mismatch, random_element
+
+# Rough fields fold, and are warped by here on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:.*a field that folds:operators.deformation.FoldingWarning")
 
 SHAPE = (3, 4, 5)
 GRID = oblique(SHAPE)
@@ -34,7 +45,7 @@ class TestWarpToAnotherGridHeldAtTheEdge(LinearOperatorContract):
     covers = (Warp,)
 
     def make(self, dtype: torch.dtype) -> Warp:
-        target = upright((4, 3, 3)).pad(0)
+        target = upright((4, 3, 3))
         moving = oblique((4, 5, 4))
         shift = torch.from_numpy(moving.centre - target.centre)[:, None, None, None]
         domain = Space.field(moving, is_complex=True, components=(2,))
@@ -211,6 +222,22 @@ def test_function_transforms_of_image_and_field_together() -> None:
     assert abs(float(slope / tangent) - 1) < 1e-12
 
 
+def test_second_derivatives_in_the_field_by_every_mode() -> None:
+    grid = oblique((1, 2, 3))
+    x, u = random_element(Space.field(grid)), rough(grid)
+
+    def loss(field: Tensor) -> Tensor:
+        return warp(x, field, grid, boundary="edge").square().sum()
+
+    expected = torch.autograd.functional.hessian(loss, u)
+    assert expected.abs().max() > 0.1
+    batched = torch.autograd.functional.hessian(loss, u, vectorize=True)
+    reverse = torch.func.jacrev(torch.func.jacrev(loss))(u)
+    forward = torch.func.jacfwd(torch.func.jacfwd(loss))(u)
+    for got in (batched, reverse, forward, torch.func.hessian(loss)(u)):
+        assert (got - expected).abs().max() < 1e-13 * expected.abs().max()
+
+
 def test_single_precision_holds_far_from_the_first_voxel() -> None:
     grid = Grid.from_spacing((1, 1, 4000), 0.5, centre=(5000.0, 0.0, 0.0))
     x = (positions(grid)[0] - 5000.0) / 1000.0  # within -1 .. 1
@@ -273,6 +300,15 @@ def test_an_affine_map_between_two_grids_meets_the_same_world_points() -> None:
 
 FIELD = Space.field(GRID)
 ZERO = identity_field(GRID)
+
+
+def test_a_field_that_folds_is_told_with_its_share() -> None:
+    folds = ZERO.double()
+    folds[:2] = -2 * positions(GRID)[:2]  # turns half round: no fold
+    Warp(FIELD, folds)
+    folds[2] = -2 * positions(GRID)[2]  # and mirrors
+    with pytest.warns(FoldingWarning, match=r"`field` must have a positive Jacobian .* share of 1\."):
+        Warp(FIELD, folds)
 
 
 @pytest.mark.parametrize(
