@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,35 @@ def test_a_required_module_counts_as_imported():
         'import a.b\nfrom c.d import e\nrequire("f.g", feature="", extra="ct")\nimportlib.import_module("h")'
     )
     assert named_modules(ast.parse(text)) == {"a", "c", "f", "h"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(tree: ast.AST, modules: set[str]) -> set[str]:
+    """Which of `modules` a file takes names from, at its head, inside a function or by import_module.
+
+    Imports for annotations alone (TYPE_CHECKING) count: they tie two files together all the same.
+    """
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= members & modules or {node.module}
+        elif isinstance(node, ast.Call) and called_name(node) == "import_module":
+            found |= {str(arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant)}
+    return found & modules
+
+
+def test_no_two_files_import_each_other():
+    """Not in a longer circle either; a file that cannot be understood alone is half a file."""
+    trees = {module_name(path): ast.parse(path.read_text()) for path in source_files(*PACKAGES)}
+    imports = {name: imported_modules(tree, set(trees)) for name, tree in trees.items()}
+    TopologicalSorter(imports).prepare()  # its error names the circle
 
 
 def test_only_one_module_imports_astra():

@@ -6,16 +6,16 @@ Lines are shared out among threads of our own: as many as torch has.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.ct.back_projection import FLAT, PARALLEL, SeenFrom
+from operators.ct.compiled import njit
+from operators.ct.plane_layout import threads
+from operators.ct.seen_from import FLAT, PARALLEL, SeenFrom
 
 #: Lines that a thread takes at once.
 LINES = 16
@@ -27,7 +27,7 @@ def back_project(seen: SeenFrom, data: Tensor) -> Tensor:
     """Return the back-projection (z, y, x) of `data` (views, rows, columns)."""
     source = np.ascontiguousarray(data.detach().numpy())
     out = np.zeros(seen.shape, dtype=source.dtype)
-    lines, threads = seen.shape[0] * seen.shape[1], torch.get_num_threads()
+    lines = seen.shape[0] * seen.shape[1]
     by_line = seen.row_by_line
 
     def part(begin: int) -> None:
@@ -37,8 +37,8 @@ def back_project(seen: SeenFrom, data: Tensor) -> Tensor:
         else:
             _by_voxel(source, seen.forms, seen.scales, seen.kind, seen.lifted, out, begin, end)
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(part, range(0, lines, LINES)))
+    with threads() as run:
+        run(part, range(0, lines, LINES))
     return torch.from_numpy(out)
 
 

@@ -186,9 +186,9 @@ def test_mistakes(make: object, message: str) -> None:
         make()  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
-def test_integer_counts_are_kept_as_floats_that_hold_them(dtype: torch.dtype) -> None:
-    counts = torch.full((2, 3), 200, dtype=dtype)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "int32", "int64"])
+def test_integer_counts_are_kept_as_floats_that_hold_them(dtype: str) -> None:
+    counts = torch.full((2, 3), 200, dtype=getattr(torch, dtype))
     value = Likelihood(Identity(Space((2, 3))), PoissonTransmission(torch.tensor([1000])), counts)
     assert value.data.dtype == torch.float32
     assert torch.equal(value.data, counts.float())

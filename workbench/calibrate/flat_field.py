@@ -119,8 +119,10 @@ def transmission(
     if bool(holes.any()):
         found = f"{int(holes.sum())} NaN or infinite values in {int(holes.flatten(1).any(1).sum())} views"
         raise NonFiniteError(describe("projections", "be finite", found, "Leave those views out."))
-    if bool(bad.all(dim=-1).any()):
-        raise value_error("flats", "have a good pixel in every row", "a row of bad ones")
+    dead = bad.all(dim=-1)
+    if bool(dead.any()):
+        found = f"{int(dead.sum())} of {len(dead)} rows of bad ones, the first row {int(dead.nonzero()[0])}"
+        raise value_error("flats", "have a good pixel in every row", found, "Leave such rows out.")
     counts = ((raw - dark) / per_photon).clamp(min=0)
     if bool(bad.any()):
         # Neighbours are asked for their transmission: what they count is their own gain too.

@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 from torch import Tensor
 
-from operators.checks import check_number, check_tensor
+from operators.checks import check_finite, check_number, check_tensor
 from operators.errors import type_error, value_error
 from workbench.noise.base import counted
 from workbench.units import Units
@@ -103,4 +103,5 @@ def _real(values: Tensor, name: str) -> Tensor:
     check_tensor(values, name)
     if values.is_complex():
         raise type_error(name, "be real", values.dtype)
+    check_finite(values, name)
     return values

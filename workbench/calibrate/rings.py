@@ -4,7 +4,8 @@
             equal rank neighbouring columns are alike, whatever the object (Vo, Atwood and Drakopoulos 2018,
             algorithm 3). For stripes of any depth, which may vary with the intensity.
 "mean"      subtract what the mean over views has beside its median of pairs of columns (after Boin and Haibel
-            2006). Gentler on the object, for stripes that are the same in all views.
+            2006). For stripes that are the same in all views: noise and detail stay as they are, but edges
+            that are round about the axis are alike in all views too, and suffer.
 """
 
 from __future__ import annotations

@@ -204,6 +204,10 @@ def counted(data: Tensor) -> Tensor:
     """Return integers, as detectors count, in the least precision that holds them; others as they are."""
     if data.is_complex() or data.is_floating_point() or data.dtype == torch.bool or data.numel() == 0:
         return data
+    if torch.iinfo(data.dtype).bits <= 16:
+        return data.to(torch.float32)
+    if not data.dtype.is_signed:
+        data = data.to(torch.int64)  # torch computes with few of the unsigned
     small = int(data.max()) <= 2**24 and int(data.min()) >= -(2**24)
     return data.to(torch.float32 if small else torch.float64)
 

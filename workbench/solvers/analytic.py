@@ -245,7 +245,8 @@ def _warn_if_truncated(data: Tensor, circle: ScanCircle) -> None:
         sides = {circle.one_sided: sides[circle.one_sided]}
     share = 0.0
     for side in sides.values():
-        mean, error = float(side.double().mean()), float(side.double().std()) / side.numel() ** 0.5
+        mean, spread = float(side.double().mean()), float(side.double().std(correction=0))
+        error = spread / max(side.numel() - 1, 1) ** 0.5
         share = max(share, mean / largest if mean > SURE * error else 0.0)
     if share > EDGE:
         warnings.warn(

@@ -19,7 +19,7 @@ from torch import Tensor
 from operators.checks import check_number
 from operators.errors import value_error
 
-__all__ = ["Window", "check_filter", "extended", "ramp_filtered"]
+__all__ = ["Window", "check_filter", "extended", "ramp_filtered", "smoothed"]
 
 Window = Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"]
 
@@ -39,14 +39,14 @@ def ramp_filtered(
 
     `cutoff` is the share of the highest frequency beyond which nothing passes; the window ends there.
     """
-    columns = data.shape[-1]
-    size = 2 ** math.ceil(math.log2(max(2 * columns, 64)))
-    response = torch.fft.rfft(_kernel(size, pitch, angular)).real
-    share = torch.fft.rfftfreq(size, dtype=torch.float64) * 2 / cutoff
-    response = response * _window(window, share) * (share <= 1 + 1e-12)
-    spectrum = torch.fft.rfft(data, n=size) * (pitch * response).to(data)
-    filtered: Tensor = torch.fft.irfft(spectrum, n=size)[..., :columns]
-    return filtered
+    size = _padded_size(data)
+    ramp = pitch * torch.fft.rfft(_kernel(size, pitch, angular)).real
+    return _passed(data, ramp * _window(window, cutoff, size))
+
+
+def smoothed(data: Tensor, *, window: Window = "ramp", cutoff: float = 1.0) -> Tensor:
+    """Return `data` (..., columns) behind the window alone: what an image so filtered can explain of them."""
+    return _passed(data, _window(window, cutoff, _padded_size(data)))
 
 
 def extended(data: Tensor, width: int) -> Tensor:
@@ -89,14 +89,26 @@ def _kernel(size: int, pitch: float, angular: bool) -> Tensor:
     return kernel
 
 
-def _window(name: Window, share: Tensor) -> Tensor:
-    """Return the window at frequencies in shares of the cutoff."""
-    if name == "shepp-logan":
-        return torch.sinc(share / 2)
-    if name == "cosine":
-        return torch.cos(share * (math.pi / 2))
-    if name == "hamming":
-        return 0.54 + 0.46 * torch.cos(share * math.pi)
-    if name == "hann":
-        return 0.5 + 0.5 * torch.cos(share * math.pi)
-    return torch.ones_like(share)
+def _padded_size(data: Tensor) -> int:
+    return 1 << (max(2 * data.shape[-1], 64) - 1).bit_length()
+
+
+def _passed(data: Tensor, response: Tensor) -> Tensor:
+    size = 2 * (len(response) - 1)
+    spectrum = torch.fft.rfft(data, n=size) * response.to(data)
+    filtered: Tensor = torch.fft.irfft(spectrum, n=size)[..., : data.shape[-1]]
+    return filtered
+
+
+def _window(name: Window, cutoff: float, size: int) -> Tensor:
+    """Return the window at the frequencies of a real transform of `size`, zero beyond the cutoff."""
+    share = torch.fft.rfftfreq(size, dtype=torch.float64) * 2 / cutoff
+    shapes = {
+        "ramp": torch.ones_like(share),
+        "shepp-logan": torch.sinc(share / 2),
+        "cosine": torch.cos(share * (math.pi / 2)),
+        "hamming": 0.54 + 0.46 * torch.cos(share * math.pi),
+        "hann": 0.5 + 0.5 * torch.cos(share * math.pi),
+    }
+    found: Tensor = shapes[name] * (share <= 1 + 1e-12)
+    return found

@@ -165,8 +165,8 @@ class ScanCircle:
         if coverage.length < needed - step:
             warnings.warn(
                 f"the views cover {math.degrees(coverage.length):.1f} of the {math.degrees(needed):.1f} "
-                "degrees that an exact inverse needs: edges along the missing directions are not in the "
-                "answer, and its values are too low.",
+                "degrees that an exact inverse needs: where rays are missing, edges along them are not in "
+                "the answer, and its values are too low.",
                 CoverageWarning,
                 stacklevel=2,
             )

@@ -42,8 +42,9 @@ def test_a_median_ignores_one_flash_and_integers_are_counted() -> None:
     flats[1, 0, 3] = 1e6
     found = transmission(projections, flats, darks, gain=GAIN)
     assert torch.allclose(found.line_integrals(), INTEGRALS, atol=1e-12)
-    whole = transmission(projections.round().to(torch.int32), flats.to(torch.int32), darks[0].to(torch.int32))
-    assert (whole.line_integrals() - INTEGRALS).abs().max() < 1e-3
+    for kind in (torch.int32, torch.uint16):  # as detectors write them
+        frames = [values.round().to(kind) for values in (projections, flats, darks[0])]
+        assert (transmission(*frames).line_integrals() - INTEGRALS).abs().max() < 1e-3
 
 
 def test_without_darks_they_are_zero() -> None:
@@ -66,6 +67,13 @@ def test_flats_that_say_nothing_are_an_error_with_their_number_or_repaired(value
     # Line integrals are linear in the column here, transmissions nearly so.
     assert (found.line_integrals() - INTEGRALS)[:, 1, 4].abs().max() < 1e-3
     assert torch.allclose(found.line_integrals()[:, 0, 0], INTEGRALS[:, 0, 1])
+
+
+def test_rows_of_bad_pixels_have_no_neighbours() -> None:
+    projections, flats, darks = raw()
+    flats[:, 1] = 0
+    with pytest.raises(ValueError, match="1 of 2 rows of bad ones, the first row 1. Leave such rows out"):
+        transmission(projections, flats, darks, repair=True)
 
 
 def test_saturated_pixels_are_bad() -> None:

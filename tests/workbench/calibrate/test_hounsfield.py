@@ -1,8 +1,11 @@
 """Hounsfield units against values of the table and their definition."""
 
+import math
+
 import pytest
 import torch
 
+from operators.errors import NonFiniteError
 from workbench.calibrate import hounsfield
 from workbench.calibrate.hounsfield import attenuation_of, hounsfield_of, hounsfield_units, water_attenuation
 
@@ -44,6 +47,14 @@ def test_what_is_less_than_air_is_warned_about_or_clamped() -> None:
 def test_other_energies_are_refused(energy: float) -> None:
     with pytest.raises(ValueError, match="`energy` must lie in 10 to 1000 keV"):
         water_attenuation(energy)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_is_refused(value: float) -> None:
+    with pytest.raises(NonFiniteError, match="`hounsfield` must hold finite values"):
+        attenuation_of(torch.tensor([value, 0.0]), 60)
+    with pytest.raises(NonFiniteError, match="`attenuation` must hold finite values"):
+        hounsfield_of(torch.tensor([value, 0.0]), 60)
 
 
 def test_complex_values_are_refused() -> None:

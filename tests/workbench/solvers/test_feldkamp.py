@@ -19,7 +19,7 @@ from workbench.solvers.feldkamp import Feldkamp
 from workbench.solvers.filtered_back_projection import FilteredBackProjection
 from workbench.units import Units
 
-GRID = Grid.from_spacing((25, 64, 64), (2.0, 2.0, 2.0))
+GRID = Grid.from_spacing((17, 56, 56), (2.0, 2.0, 2.0))
 DETECTORS = ("flat", "cylindrical")
 
 
@@ -54,19 +54,19 @@ def around(angles: object, detector: Detector = "flat") -> ConeBeamGeometry:
 @pytest.mark.parametrize("detector", DETECTORS)
 @pytest.mark.parametrize("span", [360, 225])
 def test_a_ball_comes_back_at_its_centre(detector: Detector, span: int) -> None:
-    geometry = around([math.radians(2 * k) for k in range(span // 2)], detector)
+    geometry = around([math.radians(3 * k) for k in range(span // 3)], detector)
     centre = (8.0, -6.0, 2.0)
-    data = chords(geometry, 20.0, centre, ball=True)
-    image = sample(flat_posterior(geometry.operator(GRID), data), Feldkamp()).tensor()[0]
+    data = chords(geometry, 16.0, centre, ball=True)
+    image = Feldkamp().image(geometry.operator(GRID), data)
     apart = distances(GRID, centre, ball=True)
     assert abs(image[apart < 5].mean() / MU - 1) < 5e-3
-    assert (image[apart < 14] / MU - 1).abs().max() < 0.02
-    assert abs(image[(apart > 26) & (apart < 34)].mean()) < 0.01 * MU
+    assert (image[apart < 10] / MU - 1).abs().max() < 0.02
+    assert abs(image[(apart > 22) & (apart < 30)].mean()) < 0.01 * MU
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_a_cylinder_is_exact_at_all_heights(detector: Detector) -> None:
-    geometry = around(180, detector)
+    geometry = around(120, detector)
     data = chords(geometry, 30.0, (5.0, 3.0, 0.0), ball=False)
     image = sample(flat_posterior(geometry.operator(GRID), data), Feldkamp()).tensor()[0]
     inside = distances(GRID, (5.0, 3.0, 0.0)) < 20  # five voxels from the edge, where the ramp ripples
@@ -76,7 +76,7 @@ def test_a_cylinder_is_exact_at_all_heights(detector: Detector) -> None:
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_the_plane_of_the_source_is_a_fan(detector: Detector) -> None:
     cone = around(90, detector).with_(rows=1)
-    middle = Grid.plane((64, 64), 2.0)
+    middle = Grid.plane((56, 56), 2.0)
     data = chords(cone, 30.0, (5.0, 3.0, 0.0), ball=True)
     sizes = {name: getattr(cone, name) for name in ("angles", "columns", "column_pitch", "frame")}
     fan = FanBeamGeometry(source_to_axis=250, source_to_detector=400, detector=detector, **sizes)

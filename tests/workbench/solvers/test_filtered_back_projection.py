@@ -85,6 +85,8 @@ SCANS: dict[str, Geometry] = {
     "full turn": parallel(degrees(360)),
     "more than a half turn": parallel(degrees(200)),
     "against the clock": parallel(degrees(180, -1.0)),
+    "at random": parallel(np.random.Generator(np.random.Philox(4)).uniform(0, math.pi, 360)),
+    "two turns and a half": parallel(degrees(346, 2.6)),
     "golden angle": parallel([2.39996 * k % math.tau for k in range(180)]),
     "uneven": parallel(degrees(90) + [math.pi / 2 + a for a in degrees(180, 0.5)]),
     "parallel, half the detector": parallel(degrees(360), columns=130, axis_column=30.0),
@@ -228,6 +230,13 @@ def test_cut_off_data_are_warned_about_and_continued() -> None:
 def test_missing_angles_are_warned_about(geometry: Geometry) -> None:
     with pytest.warns(CoverageWarning, match="degrees that an exact inverse needs"):
         image_of(geometry.operator(GRID), chords(geometry, RADIUS, CENTRE, ball=False))
+
+
+def test_one_view_of_one_row_is_an_image_with_a_warning() -> None:
+    geometry = parallel([0.3])
+    with pytest.warns(CoverageWarning, match="the views cover 0.0 of the 180.0 degrees"):
+        image = image_of(geometry.operator(GRID), chords(geometry, RADIUS, CENTRE, ball=False))
+    assert bool(torch.isfinite(image).all())
 
 
 def test_what_has_no_such_inverse_is_refused() -> None:

@@ -11,7 +11,7 @@ import torch
 from operators.ct import ConeBeamGeometry, FanBeamGeometry, OrbitGeometry, ParallelBeamGeometry
 from operators.frame import DeviceFrame
 from workbench.solvers.angular_coverage import AngularCoverage
-from workbench.solvers.ramp_filter import extended, ramp_filtered
+from workbench.solvers.ramp_filter import extended, ramp_filtered, smoothed
 from workbench.solvers.scan_circle import ScanCircle
 
 ROTATION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
@@ -54,6 +54,18 @@ def test_a_disc_that_is_cut_off_is_continued_as_one() -> None:
     assert torch.equal(extended(torch.zeros(2, 1, 9), 3), torch.zeros(2, 1, 15))
 
 
+def test_smooth_data_keep_their_sum_and_lose_what_is_beyond_the_cutoff() -> None:
+    spike = torch.zeros(1, 1, 65, dtype=torch.float64)
+    spike[..., 32] = 1
+    assert torch.allclose(smoothed(spike), spike, atol=1e-12)
+    smooth = smoothed(spike, window="hann", cutoff=0.5)
+    assert float(smooth.sum()) == pytest.approx(1, abs=1e-3)  # what has spread beyond the detector is cut
+    # A Hann window up to half of the highest frequency: a mean of 0.5 over a half of all frequencies.
+    assert float(smooth[..., 32]) == pytest.approx(0.25, abs=0.01)
+    every_other = torch.tensor([1.0, -1.0]).double().repeat(100)[None, None]
+    assert smoothed(every_other, window="hann", cutoff=0.5)[..., 50:150].abs().max() < 1e-3
+
+
 def test_views_stand_for_the_gaps_about_them() -> None:
     even = AngularCoverage.of(np.arange(8) * math.pi / 4, 2 * math.pi)
     assert even.is_closed
@@ -73,6 +85,18 @@ def test_a_wide_gap_was_not_measured() -> None:
     assert np.allclose(np.degrees(arc.weights), 2)
     assert np.allclose(arc.inside(np.deg2rad([355.0, 50.0, 120.0, 349.0]), 0.0), [1, 1, 0, 1])
     assert AngularCoverage.of(np.array([1.0]), math.pi).length == 0
+
+
+def test_angles_at_random_leave_no_gap() -> None:
+    for seed in range(40):
+        for views in (60, 720):
+            angles = np.random.Generator(np.random.Philox(seed)).uniform(0, math.pi, views)
+            found = AngularCoverage.of(angles, math.pi)
+            assert found.is_closed
+            assert found.weights.sum() == pytest.approx(math.pi)
+    # Two wedges that are missing are two gaps, both wide.
+    two = np.r_[np.arange(0, 80), np.arange(110, 150)]
+    assert not AngularCoverage.of(np.deg2rad(two), math.pi).is_closed
 
 
 def test_shares_of_one_line_sum_to_one() -> None:
