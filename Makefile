@@ -83,8 +83,8 @@ test-cuda: .venv/.dev ## the GPU tests; add TORCH=cuda the first time
 	# pytest ends with 5 when it has collected no test.
 	$(PY) -m pytest -m cuda $(ARGS) || { rc=$$?; [ $$rc = 5 ] || exit $$rc; echo "No test is marked cuda yet."; }
 
-bench: .venv/.dev ## ours beside the peers, as a table; on an idle machine
-	@$(PY) -m pipelines.bench $(ARGS)
+bench: .venv/.dev ## ours beside the peers, as tables; on an idle machine; ARGS=--help tells more
+	@$(PY) -m pipelines.bench --install $(ARGS)
 
 verify: .venv/.dev ## operators against their adjoints, solvers against closed forms, as tables
 	@echo "== verify: adjoints, the dot-product error of every operator"
