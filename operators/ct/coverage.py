@@ -6,6 +6,7 @@ import itertools
 import warnings
 
 import numpy as np
+from numpy.typing import NDArray
 
 from operators.ct.views import Float, Views
 from operators.errors import value_error
@@ -24,13 +25,14 @@ class CoverageWarning(UserWarning):
 
 
 def check_coverage(views: Views, grid: Grid) -> None:
-    """Raise where no ray meets the grid or a source lies in it; warn of what is missing.
+    """Raise where no ray meets the grid, or a source stands in it or before it; warn of what is missing.
 
     Of the elliptic cylinder in the grid about each of its axes, the one about the axis of the detector's rows
     counts: the corners of a grid are seldom covered, and seldom missed.
     """
     _refuse_a_source_inside(views, grid)
     _refuse_what_is_never_seen(views, grid)
+    _refuse_what_lies_behind(views, grid)
     places = np.concatenate([views.through, views.centre, views.columns], axis=1)
     scale = np.abs(places).max(axis=0) + 1e-300
     repeated = len(places) - len(np.unique(np.round(places / scale, 9), axis=0))
@@ -42,9 +44,14 @@ def check_coverage(views: Views, grid: Grid) -> None:
         )
     chosen = views.part(np.unique(np.linspace(0, len(places) - 1, VIEWS).astype(np.intp)))
     column, row = chosen.seen_at(_cylinder(grid, views))
-    # Half a pixel beyond the outermost ray is still its pixel.
-    beside = ~((column >= -0.5) & (column <= views.shape[2] - 0.5))
-    beyond = ~((row >= -0.5) & (row <= views.shape[1] - 0.5))
+    beside, beyond = ~_within(column, views.shape[2]), ~_within(row, views.shape[1])
+    # NaN, what is not in front of a source, is no smaller.
+    if views.shape[2] > 1 and max(grid.shape) > 1 and (np.ptp(column, axis=1) < 1).all():
+        warnings.warn(
+            "every view sees the grid within one column of the detector: are pitches and spacings in mm?",
+            CoverageWarning,
+            stacklevel=4,
+        )
     cut = float((beside & ~beyond).sum() / max((~beyond).sum(), 1))
     if cut > SHARE:
         warnings.warn(
@@ -65,27 +72,40 @@ def check_coverage(views: Views, grid: Grid) -> None:
 def _refuse_a_source_inside(views: Views, grid: Grid) -> None:
     if views.parallel:
         return
-    index = grid.world_to_index(views.through)
-    if views.lifted:
-        return _refuse_a_lifted_source_inside(views, grid)
-    inside = ((index > -0.5) & (index < np.array(grid.shape) - 0.5)).all(axis=1)
-    if inside.any():
-        view = int(np.argmax(inside))
-        raise value_error(
-            "grid",
-            "lie outside the path of the source",
-            f"a source at index {np.round(index[view], 1).tolist()} of {grid.shape} in view {view}",
-            "Check source_to_axis, the frame of the geometry and the place of the grid.",
-        )
+    for up in views.up if views.lifted else (0.0,):
+        index = grid.world_to_index(views.through + up * views.rows)
+        inside = ((index > -0.5) & (index < np.array(grid.shape) - 0.5)).all(axis=1)
+        if inside.any():
+            view = int(np.argmax(inside))
+            raise value_error(
+                "grid",
+                "lie outside the path of the source",
+                f"a source at index {np.round(index[view], 1).tolist()} of {grid.shape} in view {view}",
+                "Check source_to_axis, the frame of the geometry and the place of the grid.",
+            )
 
 
-def _refuse_a_lifted_source_inside(views: Views, grid: Grid) -> None:
-    heights = views.up[:, None] * views.rows[0]
-    for row in range(len(views.up)):
-        index = grid.world_to_index(views.through + heights[row])
-        if ((index > -0.5) & (index < np.array(grid.shape) - 0.5)).all(axis=1).any():
-            expected = "lie outside the path of the source"
-            raise value_error("grid", expected, f"a source inside it at row {row}", "Check source_to_axis.")
+def _refuse_what_lies_behind(views: Views, grid: Grid) -> None:
+    """Raise where a ray, drawn back through its source, meets the grid: to projectors it is a line."""
+    if views.parallel:
+        return
+    faces = np.array(list(itertools.product(*[(-0.5, n - 0.5) for n in grid.shape])))
+    edge = grid.index_to_world(faces) - views.through[:, None]
+    behind = np.flatnonzero((np.einsum("vni,vi->vn", edge, views.outwards) < 0).any(axis=1))
+    places = grid.index_to_world(_lattice(grid))
+    for view in behind[np.unique(np.linspace(0, len(behind) - 1, min(len(behind), VIEWS)).astype(np.intp))]:
+        one = views.part(slice(view, view + 1))
+        mirrored = 2 * one.through - places
+        if one.lifted:
+            mirrored += 2 * ((places - one.through) @ one.rows.T) * one.rows
+        column, row = one.seen_at(mirrored)
+        if (_within(column, views.shape[2]) & _within(row, views.shape[1])).any():
+            raise value_error(
+                "grid",
+                "lie in front of the source",
+                f"voxels behind it that its rays would meet, drawn backwards, in view {view}",
+                "Check source_to_axis, the frame of the geometry and the place of the grid.",
+            )
 
 
 def _refuse_what_is_never_seen(views: Views, grid: Grid) -> None:
@@ -93,24 +113,38 @@ def _refuse_what_is_never_seen(views: Views, grid: Grid) -> None:
     column, row = views.seen_at(grid.index_to_world(corners))
     _, rows, columns = views.shape
     for found, count, name in ((column, columns, "columns"), (row, rows, "rows")):
-        # A corner that is not in front of the source leaves the question open.
-        open_ended = np.isnan(found).any(axis=1)
-        low, high = np.nan_to_num(found, nan=0.0).min(axis=1), np.nan_to_num(found, nan=0.0).max(axis=1)
+        hidden = np.isnan(found)
+        # A grid partly in front of the source may be seen anywhere; one behind it, nowhere.
+        open_ended = hidden.any(axis=1) & ~hidden.all(axis=1)
+        low, high = np.where(hidden, np.inf, found).min(axis=1), np.where(hidden, -np.inf, found).max(axis=1)
         if not (open_ended | ((low <= count - 1) & (high >= 0))).any():
+            seen = f"seen at {name} {low.min():.1f} to {high.max():.1f}"
+            where = "which lies behind the source" if hidden.all() else seen
             raise value_error(
                 "grid",
                 f"be seen by the detector's {count} {name}",
-                f"{grid!r}, seen at {name} {low.min():.1f} to {high.max():.1f}",
+                f"{grid!r}, {where}",
                 "Check the frame of the geometry, its pitches, axis_column and middle_row.",
             )
+
+
+def _within(place: Float, count: int) -> NDArray[np.bool_]:
+    """Tell what is seen: half a pixel beyond the outermost ray is still its pixel."""
+    found: NDArray[np.bool_] = (place >= -0.5) & (place <= count - 0.5)
+    return found
+
+
+def _lattice(grid: Grid) -> Float:
+    """Return some indices (n, 3) all over the grid."""
+    places = [np.linspace(0, n - 1, min(n, POINTS)) for n in grid.shape]
+    return np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 def _cylinder(grid: Grid, views: Views) -> Float:
     """Return points in the grid's elliptic cylinder about the axis nearest to the detector's rows."""
     towards = np.abs(np.linalg.solve(grid.affine[:3, :3], views.rows.mean(axis=0)) * grid.spacing)
     axis = int(np.argmax(towards))
-    places = [np.linspace(0, n - 1, min(n, POINTS)) for n in grid.shape]
-    index = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, 3)
+    index = _lattice(grid)
     extent = np.maximum(np.array(grid.shape) / 2, 0.5)
     aside = np.delete((index - (np.array(grid.shape) - 1) / 2) / extent, axis, axis=1)
     return grid.index_to_world(index[(aside**2).sum(axis=1) <= 1])

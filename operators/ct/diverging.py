@@ -40,6 +40,10 @@ class DivergingGeometry(RotationGeometry):
         super().__post_init__()
         for name in ("source_to_axis", "source_to_detector"):
             object.__setattr__(self, name, check_number(getattr(self, name), name, positive=True))
+        if self.source_to_detector < self.source_to_axis:
+            expected = f"be at least source_to_axis = {self.source_to_axis:g} mm"
+            remedy = "The detector stands beyond the axis, seen from the source; are the two swapped?"
+            raise value_error("source_to_detector", expected, self.source_to_detector, remedy)
         if self.detector not in get_args(Detector):
             raise value_error("detector", f"be one of {', '.join(get_args(Detector))}", repr(self.detector))
         widest = np.abs(self.column_positions).max() / self.source_to_detector
@@ -208,13 +212,13 @@ class ConeBeamGeometry(DivergingGeometry):
 
     def _per_view(self, name: str, width: int) -> tuple[object, ...]:
         given = getattr(self, name)
-        if len(given) == 0:
-            return ()
         expected = (len(self.angles), width) if width > 1 else (len(self.angles),)
         try:
             values = np.array(given, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise type_error(name, f"be numbers of shape {expected}", repr(given)) from error
+        if values.size == 0:
+            return ()
         if values.shape != expected or not np.isfinite(values).all():
             raise value_error(name, f"be finite, of shape {expected}, one per view", f"shape {values.shape}")
         return tuple(tuple(row) for row in values.tolist()) if width > 1 else tuple(values.tolist())

@@ -11,18 +11,22 @@ import torch
 from operators.checks import REAL_DTYPES
 from operators.extras import MissingExtraError, require
 
-__all__ = ["ENGINES", "Engine", "engine_for", "missing"]
+__all__ = ["ENGINES", "MATRIX_BYTES", "Engine", "Layout", "engine_for", "missing"]
 
 Layout = Literal["plane", "volume"]
+
+#: Memory that the pair of matrices of the "matrix" engine may take unless the limit is raised.
+MATRIX_BYTES = 2**30
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A module with `forward` and `adjoint`, and what it declares of them.
+    """A module with `forward`, `adjoint` and `workspace_bytes`, and what it declares of them.
 
     A volume engine takes volumes, (batch, z, y, x) to (batch, views, rows, columns). A plane engine takes
     images, (nu, nv, batch) to (views, columns, batch); one that takes `stacks` finds its slices and rows in
-    (batch, slices, nu, nv) and (batch, rows, views, columns) itself, and adds to a tensor that it is given.
+    (batch, slices, nu, nv) and (batch, rows, views, columns) itself, adds to a tensor that it is given, and
+    knows in `kept_bytes` what it keeps between calls.
     """
 
     module: str

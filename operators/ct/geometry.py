@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 
 from operators.checks import check_count, check_number, replaced
+from operators.ct.engines import MATRIX_BYTES
 from operators.ct.projector import Projector
 from operators.ct.views import Float, Views
 from operators.errors import type_error, value_error
@@ -30,17 +31,22 @@ class Geometry(ABC):
     def views(self) -> Views:
         """Return all rays, in world coordinates (RAS mm)."""
 
-    def operator(self, grid: Grid, *, engine: str = "auto") -> Projector:
-        """Return the projector from images on `grid` (1/mm) to line integrals (views, rows, columns)."""
-        return Projector(grid, self.views(), engine=engine)
+    def operator(self, grid: Grid, *, engine: str = "auto", matrix_bytes: int = MATRIX_BYTES) -> Projector:
+        """Return the projector from images on `grid` (1/mm) to line integrals (views, rows, columns).
+
+        `engine` is one of those of `Projector`; `matrix_bytes` bounds what the engine "matrix" keeps.
+        """
+        return Projector(grid, self.views(), engine=engine, matrix_bytes=matrix_bytes)
 
 
 @dataclass(frozen=True)
 class RotationGeometry(Geometry):
     """A scan about an axis; see the module's head.
 
-    `axis_column` and `middle_row` are the middle unless given; pitches are those at the detector, along the
-    arc of a cylindrical one.
+    `angles` are in rad, one per view, in any order; pitches in mm, at the detector, along the arc of a
+    cylindrical one. `axis_column` and `middle_row` count pixels from 0, fractions included, and are the
+    middle unless given: a centre of rotation found at column 295.5 is axis_column=295.5, and a detector moved
+    by s mm along its columns sees the axis s / column_pitch below the middle.
     """
 
     angles: tuple[float, ...]
@@ -107,9 +113,13 @@ def evenly_spaced(views: object, span: float) -> tuple[float, ...]:
     """Return angles over `span` (rad), the end left out, from their number; or the angles as given."""
     if isinstance(views, (int, np.integer)):
         return tuple((span * np.arange(check_count(views, "views")) / int(views)).tolist())
-    if isinstance(views, (list, tuple, np.ndarray)):
-        return tuple(views)
-    raise type_error("views", "be a number of views or a list of angles in rad", repr(views))
+    try:
+        angles = np.asarray(views, dtype=np.float64)
+    except (TypeError, ValueError):
+        angles = np.empty(())
+    if angles.ndim != 1:
+        raise type_error("views", "be a number of views or a list of angles in rad", repr(views))
+    return tuple(angles.tolist())
 
 
 def frame_about(grid: Grid) -> DeviceFrame:

@@ -13,24 +13,22 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from operators.ct.compiled import njit
 from operators.ct.lanes import add_product, load, store, zeros
 from operators.ct.plane_kernels import DIGITS, MASK, UNIT, Walks
 from operators.ct.plane_layout import Chosen, Group, Planes, Run, groups, lanes_for, shares, threads
 from operators.ct.rays import PlaneRays, Slices
 from operators.errors import value_error
 
-__all__ = ["KEPT_BYTES", "adjoint", "check", "forward", "kept_bytes", "workspace_bytes"]
+__all__ = ["adjoint", "check", "forward", "kept_bytes", "workspace_bytes"]
 
 Array = NDArray[Any]
 #: First entry of each row, with the end; columns; weights.
 Rows = tuple[Array, Array, Array]
 
-#: Memory that a pair of matrices may take unless the limit is raised.
-KEPT_BYTES = 2**30
 #: Rays, or pixels, that a thread sums before it takes the next ones.
 SHARE = 2048
 
@@ -38,7 +36,7 @@ _KNOWN: WeakKeyDictionary[PlaneRays, dict[torch.dtype, tuple[Rows, Rows]]] = Wea
 
 
 def kept_bytes(rays: PlaneRays, dtype: torch.dtype) -> int:
-    """Return the bytes of both matrices, at most; known before they are built."""
+    """Return the bytes of both matrices, at most; known before they are built, and the same afterwards."""
     walks = Walks.of(rays)
     entries = 2 * int((walks.last - walks.first).sum())
     return 2 * entries * (4 + dtype.itemsize) + 8 * (rays.start.size + int(np.prod(rays.size)) + 2)

@@ -19,7 +19,7 @@ from operators.ct.plane_kernels import Walks, back_project, project
 from operators.ct.plane_layout import Group, Planes, Run, groups, lanes_for, shares, threads
 from operators.ct.rays import PlaneRays, Slices
 
-__all__ = ["adjoint", "forward", "workspace_bytes"]
+__all__ = ["adjoint", "forward", "kept_bytes", "workspace_bytes"]
 
 #: Views that are walked band by band together, fewer where there are many threads.
 VIEWS = 16
@@ -54,6 +54,12 @@ def workspace_bytes(slices: Slices, batch: int, dtype: torch.dtype) -> int:
     lanes = lanes_for(count, walks.pixels, dtype.itemsize)
     beside = max(min(CHUNK, views), min(_views_together(views) * torch.get_num_threads(), views)) * columns
     return (walks.pixels + beside) * lanes * dtype.itemsize
+
+
+def kept_bytes(rays: PlaneRays, dtype: torch.dtype) -> int:
+    """Return the bytes of the rays in whole numbers, which stay from call to call in either precision."""
+    del dtype
+    return sum(part.nbytes for part in _walks(rays).arrays)
 
 
 def _walks(rays: PlaneRays) -> Walks:

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from operators.ct.compiled import njit
 from operators.ct.lanes import add_product, load, store
 from operators.ct.rays import Slices
 

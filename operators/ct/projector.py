@@ -12,7 +12,7 @@ from torch import Tensor
 from operators.checks import check_count
 from operators.ct import plane_chunks
 from operators.ct.coverage import check_coverage
-from operators.ct.engines import ENGINES, Engine, Layout, engine_for
+from operators.ct.engines import ENGINES, MATRIX_BYTES, Engine, Layout, engine_for
 from operators.ct.rays import Slices, VolumeRays
 from operators.ct.views import Views
 from operators.errors import type_error, value_error
@@ -32,12 +32,14 @@ class Projector(LinearOperator):
     Where every detector row sees one slice of the grid, all slices are projected at once ("plane"); else
     rays walk through the volume ("volume"). Both interpolate alike, and agree where both apply.
 
-    `engine`: "numba" (CPU, compiled), "torch" (any device, slower), "matrix" (CPU, slices only, a matrix
-    that is kept, of `matrix_bytes` at most), "astra" (CPU, single precision, slices only, adjoint as
-    declared); "auto" takes the fastest that is installed.
+    `engine`: "numba" (CPU, compiled), "triton" (CUDA, compiled), "torch" (any device, slower), "matrix" (CPU,
+    slices only, a matrix and its transpose that are kept, of `matrix_bytes` at most together), "astra" (CPU,
+    single precision, slices only, adjoint as declared); "auto" takes the fastest that is installed.
     """
 
-    def __init__(self, grid: Grid, views: Views, *, engine: str = "auto", matrix_bytes: int = 2**30) -> None:
+    def __init__(
+        self, grid: Grid, views: Views, *, engine: str = "auto", matrix_bytes: int = MATRIX_BYTES
+    ) -> None:
         if Grid.require(grid).time is not None:
             raise value_error("grid", "have no time axis", grid, FRAMES_ARE_A_BATCH)
         if engine not in ("auto", *ENGINES):
@@ -80,9 +82,11 @@ class Projector(LinearOperator):
     def workspace_bytes(
         self, batch: int = 1, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> int:
-        """Return the most memory that either way takes for `batch` samples beside its input and output."""
-        engine = self._fixed or engine_for(torch.device(device), self.layouts)[1]
-        count = check_count(batch, "batch")
+        """Return the most memory that either way takes for `batch` samples beside its input and output.
+
+        What stays from call to call is not in it, see `kept_bytes`; nor is what an allocator holds back.
+        """
+        engine, count = self._engine(device, dtype, "dtype"), check_count(batch, "batch")
         if engine.layout == "volume" or self.slices is None:
             rays: object = self.rays
         elif not engine.stacks:
@@ -91,54 +95,56 @@ class Projector(LinearOperator):
             rays = self.slices
         return int(importlib.import_module(engine.module).workspace_bytes(rays, count, dtype))
 
+    def kept_bytes(self, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> int:
+        """Return the most memory that stays from call to call: the rays of slices; matrices if asked for."""
+        engine = self._engine(device, dtype, "dtype")
+        if self.slices is None:
+            return 0
+        rays = self.slices.rays
+        own = sum(part.nbytes for part in (rays.along_u, rays.start, rays.slope, rays.length))
+        if not engine.stacks:
+            return own
+        return own + int(importlib.import_module(engine.module).kept_bytes(rays, dtype))
+
     def _apply(self, x: Tensor) -> Tensor:
-        engine = self._engine_on(x)
-        if engine.layout == "volume" or self.slices is None:
-            return self._run(engine, "forward", self.rays, x)
-        return self._run(engine, "forward", self.slices, x)
+        return cast(Tensor, self._projected("forward", x))
 
     def _apply_adjoint(self, y: Tensor) -> Tensor:
-        engine = self._engine_on(y)
-        if engine.layout == "volume" or self.slices is None:
-            return self._run(engine, "adjoint", self.rays, y)
-        return self._run(engine, "adjoint", self.slices, y)
+        return cast(Tensor, self._projected("adjoint", y))
 
-    def _engine_on(self, x: Tensor) -> Engine:
-        engine = self._fixed or engine_for(x.device, self.layouts)[1]
-        if x.device.type not in engine.devices and x.device.type != "meta":
+    # The one place where torch.compile splits the graph: what it would trace is compiled already.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _projected(self, way: Way, x: Tensor) -> Tensor:
+        engine = self._engine_on(x, "x" if way == "forward" else "y")
+        module, slices = importlib.import_module(engine.module), self.slices
+        if engine.layout == "volume" or slices is None:
+            return cast(Tensor, getattr(module, way)(self.rays, x))
+        if engine is ENGINES["matrix"]["plane"]:
+            module.check(slices.rays, x.dtype, self.matrix_bytes)
+        target = self.codomain if way == "forward" else self.domain
+        out = _zeros((len(x), *target.shape), x)
+        # Whole stacks: (batch, slices, nu, nv) and (batch, rows, views, columns), as they lie in memory.
+        from_axis, to_axis = (slices.axis + 1, 2) if way == "forward" else (2, slices.axis + 1)
+        stack, result = x.movedim(from_axis, 1), out.movedim(to_axis, 1)
+        if engine.stacks:
+            getattr(module, way)(slices, stack, result)
+        else:
+            getattr(plane_chunks, way)(getattr(module, way), slices, stack, result)
+        return out
+
+    def _engine_on(self, x: Tensor, argument: str) -> Engine:
+        engine = self._engine(x.device, x.dtype, argument)
+        if x.device.type not in engine.devices:
             expected = f"be on {' or '.join(engine.devices)} for the {self.engine} engine"
-            raise value_error("x", expected, x.device, "Use engine='auto'.")
-        if x.dtype not in engine.dtypes:
-            raise type_error("x", f"come in {engine.dtypes[0]} for the {self.engine} engine", x.dtype)
+            raise value_error(argument, expected, x.device, "Use engine='auto'.")
         return engine
 
-    def _run(self, engine: Engine, way: Way, rays: VolumeRays | Slices, x: Tensor) -> Tensor:
-        if isinstance(rays, VolumeRays):
-            return cast(Tensor, _called(engine, way, rays, x))
-        shape = self.codomain.shape if way == "forward" else self.domain.shape
-        return cast(Tensor, _called_on_slices(engine, way, rays, x, shape, self.matrix_bytes))
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _called(engine: Engine, way: Way, rays: VolumeRays, x: Tensor) -> Tensor:
-    return cast(Tensor, getattr(importlib.import_module(engine.module), way)(rays, x))
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _called_on_slices(
-    engine: Engine, way: Way, slices: Slices, x: Tensor, shape: tuple[int, ...], matrix_bytes: int
-) -> Tensor:
-    module, out = importlib.import_module(engine.module), _zeros((len(x), *shape), x)
-    # Whole stacks: (batch, slices, nu, nv) and (batch, rows, views, columns), as they lie in memory.
-    from_axis, to_axis = (slices.axis + 1, 2) if way == "forward" else (2, slices.axis + 1)
-    stack, result = x.movedim(from_axis, 1), out.movedim(to_axis, 1)
-    if not engine.stacks:
-        getattr(plane_chunks, way)(getattr(module, way), slices, stack, result)
-        return out
-    if engine is ENGINES["matrix"]["plane"]:
-        module.check(slices.rays, x.dtype, matrix_bytes)
-    getattr(module, way)(slices, stack, result)
-    return out
+    def _engine(self, device: torch.device | str, dtype: torch.dtype, argument: str) -> Engine:
+        engine = self._fixed or engine_for(torch.device(device), self.layouts)[1]
+        if dtype not in engine.dtypes:
+            known = " or ".join(str(kind) for kind in engine.dtypes)
+            raise type_error(argument, f"be {known} for the {self.engine} engine", dtype)
+        return engine
 
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:

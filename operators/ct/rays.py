@@ -23,6 +23,8 @@ __all__ = ["PlaneRays", "Slices", "VolumeRays"]
 
 #: How far a detector row may lie beside its slice, in slices.
 BESIDE = 1e-3
+#: Rays whose places are computed together: some 200 bytes each.
+RAYS = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,23 @@ class Slices:
 
 
 def _in_plane(rays: VolumeRays, u: int, v: int, row: int) -> PlaneRays:
-    views, metric = rays.views, rays.metric[np.ix_([u, v], [u, v])]
+    """Return the rays of a row within its slice, made some views at a time: they grow out of more."""
+    views, _, columns = rays.views.shape
+    along_u = np.empty((views, columns), dtype=np.bool_)
+    start, slope, length = (np.empty((views, columns)) for _ in range(3))
+    step = max(1, RAYS // columns)
+    for begin in range(0, views, step):
+        part = slice(begin, begin + step)
+        along_u[part], start[part], slope[part], length[part] = _part_in_plane(
+            rays.views.part(part), rays.metric, u, v, row
+        )
+    return PlaneRays((rays.size[u], rays.size[v]), along_u, start, slope, length)
+
+
+def _part_in_plane(
+    views: Views, metric: Float, u: int, v: int, row: int
+) -> tuple[NDArray[np.bool_], Float, Float, Float]:
+    metric = metric[np.ix_([u, v], [u, v])]
     along = views.across[:, None] * views.columns[:, None] + views.sag[:, None] * views.outwards[:, None]
     lift = views.up[row] * views.rows[:, None]
     point = views.centre[:, None] + along + lift
@@ -118,4 +136,4 @@ def _in_plane(rays: VolumeRays, u: int, v: int, row: int) -> PlaneRays:
     flat = np.stack([du, dv], axis=-1)
     length = np.sqrt(np.einsum("...i,ij,...j->...", flat, metric, flat)) / np.abs(walked)
     start = np.where(along_u, pv, pu) - slope * np.where(along_u, pu, pv)
-    return PlaneRays((rays.size[u], rays.size[v]), along_u, start, slope, length)
+    return along_u, start, slope, length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -44,9 +45,43 @@ def test_a_fan_from_within_the_grid_is_refused() -> None:
         scan.with_(source_to_axis=5.0).operator(GRID)
 
 
-def test_a_source_behind_the_grid_is_refused() -> None:
-    away = OrbitGeometry([[0, 20.0, 0]], [[0, 60.0, 0]], [[1.0, 0, 0]], [[0, 0, 1.0]], 40, 40)
-    assert away.operator(Grid.from_spacing((4, 4, 4), 1.0, centre=(0, 40, 0))) is not None
+def upwards(width: int) -> OrbitGeometry:
+    """Return a view from y = -20 to a detector at y = 60."""
+    return OrbitGeometry([[0, -20.0, 0]], [[0, 60.0, 0]], [[1.0, 0, 0]], [[0, 0, 1.0]], width, width)
+
+
+def test_a_grid_behind_the_source_is_refused() -> None:
+    """Rays are lines to a projector: drawn back through the source, they would meet it."""
+    behind = Grid.from_spacing((4, 4, 4), 1.0, centre=(0, -60, 0))
+    with pytest.raises(
+        ValueError, match="be seen by the detector's 40 columns, got .* lies behind the source"
+    ):
+        upwards(40).operator(behind)
+    upwards(40).operator(Grid.from_spacing((4, 4, 4), 1.0, centre=(0, 20, 0)))
+
+
+def test_a_grid_that_reaches_behind_the_source_is_refused_where_rays_would_meet_it() -> None:
+    # The source stands in a corner that the grid goes around, as a cone-beam source beside a long slab.
+    long = Grid.from_spacing((4, 90, 8), 1.0, centre=(9.0, -10, 0))
+    with pytest.raises(ValueError, match="lie in front of the source, got voxels behind it .* in view 0"):
+        upwards(160).operator(long)
+    # Ten millimetres behind it a narrower beam is still beside the slab.
+    short = Grid.from_spacing((4, 64, 8), 1.0, centre=(9.0, 2.0, 0))
+    with (
+        pytest.warns(CoverageWarning, match="columns miss"),
+        pytest.warns(CoverageWarning, match="seen in no view"),
+    ):
+        upwards(60).operator(short)
+
+
+def test_a_fan_whose_rays_would_run_backwards_is_refused() -> None:
+    """All rows of a fan rise with the source: so does what lies behind it."""
+    flat = Grid.from_spacing((9, 6, 90), 1.0)
+    scan = FanBeamGeometry(
+        (0.3,), 900, 1.0, rows=9, row_pitch=1.0, source_to_axis=9.0, source_to_detector=60.0
+    )
+    with pytest.raises(ValueError, match="lie in front of the source, got voxels behind it"):
+        scan.operator(flat)
 
 
 def test_a_scan_around_a_grid_has_nothing_to_say() -> None:
@@ -57,11 +92,23 @@ def test_a_scan_around_a_grid_has_nothing_to_say() -> None:
     ParallelBeamGeometry.around(GRID, 12, columns=16).operator(GRID)
 
 
-def test_truncation_is_said_with_its_share() -> None:
-    """A detector half as wide as the disc: 2/pi (1/2 sqrt(3)/2 + asin 1/2) = 61 % of it is seen."""
-    scan = ParallelBeamGeometry.around(GRID, 12, columns=8)
-    with pytest.warns(CoverageWarning, match=r"columns miss (3\d|4\d)\.\d% of the grid"):
-        scan.operator(GRID)
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_truncation_is_said_with_its_share(share: float) -> None:
+    """A detector as wide as a share of the disc sees 2 / pi (s sqrt(1 - s^2) + asin s) of it."""
+    grid = Grid.from_spacing((1, 64, 64), 1.0)
+    scan = ParallelBeamGeometry.around(grid, 12, columns=round(64 * share))
+    with pytest.warns(CoverageWarning, match="columns miss") as found:
+        scan.operator(grid)
+    said = float(re.search(r"miss ([\d.]+)%", str(found[0].message))[1]) / 100  # type: ignore[index]
+    missed = 1 - 2 / math.pi * (share * math.sqrt(1 - share**2) + math.asin(share))
+    assert said == pytest.approx(missed, abs=0.02)
+
+
+def test_a_grid_within_one_column_is_noticed() -> None:
+    """A pitch in micrometres: a thousand times too wide."""
+    scan = cone()
+    with pytest.warns(CoverageWarning, match="within one column of the detector: are pitches and spacings"):
+        scan.with_(column_pitch=1000 * scan.column_pitch).operator(GRID)
 
 
 def test_an_offset_detector_is_truncated_in_each_view() -> None:

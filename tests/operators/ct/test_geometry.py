@@ -17,6 +17,7 @@ from tests.oracles import random_element
 ROTATION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
 FRAME = DeviceFrame.from_axes(*ROTATION.T, origin=(5, -3, 11))
 ANGLES = (0.3, 1.9, 4.0)
+GRID = Grid.from_spacing((2, 7, 6), (1.5, 1.0, 1.2))
 
 
 def cone(**changes: object) -> ConeBeamGeometry:
@@ -203,6 +204,12 @@ BAD = [
     (cone, {"heights": (1.0, 2.0, math.nan)}, "`heights` must be finite"),
     (cone, {"source_shifts": ((1.0, 2.0),) * 3}, r"`source_shifts` must be finite, of shape \(3, 3\)"),
     (cone, {"source_shifts": "abc"}, "`source_shifts` must be numbers of shape"),
+    (cone, {"source_shifts": 5.0}, r"`source_shifts` must be finite, of shape \(3, 3\).*got shape \(\)"),
+    (
+        fan,
+        {"source_to_axis": 80.0, "source_to_detector": 50.0},
+        "`source_to_detector` must be at least source_to_axis = 80 mm, got 50.0.*are the two swapped",
+    ),
     (
         cone,
         {"detector": "cylindrical", "column_pitch": 40.0},
@@ -252,5 +259,53 @@ def test_an_around_that_would_put_the_source_inside_is_named() -> None:
     grid = Grid.from_spacing((1, 20, 20), 1.0)
     with pytest.raises(ValueError, match=r"`source_to_axis` must be larger than 14\.\d* mm, got 12"):
         FanBeamGeometry.around(grid, 4, source_to_axis=12.0, source_to_detector=30.0)
+
+
+@pytest.mark.parametrize("views", ["many", 2.5, [[0.1, 0.2]], None])
+def test_views_are_a_number_or_angles(views: object) -> None:
     with pytest.raises(TypeError, match="`views` must be a number of views or a list of angles"):
-        ParallelBeamGeometry.around(grid, "many")  # type: ignore[arg-type]
+        ParallelBeamGeometry.around(GRID, views)  # type: ignore[arg-type]
+
+
+def test_angles_may_come_as_any_list() -> None:
+    given = [0.0, 0.5, 1.25]
+    made = [
+        ParallelBeamGeometry.around(GRID, angles) for angles in (given, np.array(given), torch.tensor(given))
+    ]
+    assert made[0] == made[1] == made[2]
+    assert made[0].angles == tuple(given)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [slice(0, 4), slice(None, None, 5), slice(0, 6), slice(0, 8), slice(3, 4)],
+    ids=["limited", "sparse", "half a turn", "short", "one view"],
+)
+@pytest.mark.parametrize("kind", ["parallel", "fan", "cone"])
+def test_a_part_of_a_scan_is_its_views(kind: str, chosen: slice) -> None:
+    lengths = {"source_to_axis": 30.0, "source_to_detector": 45.0}
+    whole = {
+        "parallel": lambda: ParallelBeamGeometry.around(GRID, 12),
+        "fan": lambda: FanBeamGeometry.around(GRID, 12, **lengths),
+        "cone": lambda: ConeBeamGeometry.around(GRID, 12, **lengths),
+    }[kind]()
+    part = whole.with_(angles=whole.angles[chosen])
+    x = random_element(whole.operator(GRID).domain)
+    # A dot product of its own: which rays are walked together changes the last digit only.
+    assert torch.allclose(part.operator(GRID)(x), whole.operator(GRID)(x)[chosen], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["parallel", "fan", "curved fan", "cone", "curved cone"])
+def test_the_centre_of_rotation_moves_the_data(kind: str) -> None:
+    lengths = {"source_to_axis": 30.0, "source_to_detector": 45.0}
+    detector = "cylindrical" if kind.startswith("curved") else "flat"
+    scan = {
+        "parallel": lambda: ParallelBeamGeometry.around(GRID, 5, columns=25),
+        "fan": lambda: FanBeamGeometry.around(GRID, 5, columns=25, detector=detector, **lengths),
+        "cone": lambda: ConeBeamGeometry.around(GRID, 5, columns=25, detector=detector, **lengths),
+    }[kind.removeprefix("curved ")]()
+    data, moved = (
+        made.operator(GRID)(random_element(made.operator(GRID).domain))
+        for made in (scan, scan.with_(axis_column=scan.axis_at + 2))
+    )
+    assert torch.allclose(moved[..., 2:], data[..., :-2], rtol=0, atol=1e-11)

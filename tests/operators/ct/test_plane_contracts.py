@@ -1,23 +1,17 @@
+"""The contract of operators, for the projector on fans, whose rows see one slice each."""
+
 import pytest
 import torch
 
-from operators.ct import FanBeamGeometry, Projector
+from operators.ct import CoverageWarning, FanBeamGeometry, Projector
 from operators.grid import Grid
-from tests.contracts import LinearOperatorContract
+from tests.operators.ct.engine_contract import EngineContract
 
-pytestmark = pytest.mark.filterwarnings("ignore::operators.ct.coverage.CoverageWarning")
+pytestmark = pytest.mark.filterwarnings(f"ignore::{CoverageWarning.__module__}.CoverageWarning")
 
 
-class FanContract(LinearOperatorContract):
-    covers = (Projector,)
-    traceable = False
-    engine: str
+class FanContract(EngineContract):
     detector: str
-
-    @pytest.fixture(autouse=True)
-    def _needs(self) -> None:
-        package = {"matrix": "numba"}.get(self.engine, self.engine)
-        pytest.importorskip(package, reason="the engine needs the [ct] extra")
 
     def make(self, dtype: torch.dtype) -> Projector:
         grid = Grid.from_spacing((2, 3, 4), (2.0, 1.2, 0.8))
@@ -26,13 +20,9 @@ class FanContract(LinearOperatorContract):
         )
         return scan.operator(grid, engine=self.engine)
 
-    @pytest.mark.skip(reason="a CPU engine")
-    def test_cuda_agrees_with_cpu(self) -> None:  # type: ignore[override]
-        """Skip: not declared for CUDA."""
-
 
 class TestNumbaFlat(FanContract):
-    engine, detector = "numba", "flat"
+    engine, detector, compiled = "numba", "flat", True
 
 
 class TestNumbaCylindrical(FanContract):
@@ -45,7 +35,6 @@ class TestMatrixCylindrical(FanContract):
 
 class TestTorchCylindrical(FanContract):
     engine, detector = "torch", "cylindrical"
-    test_cuda_agrees_with_cpu = LinearOperatorContract.test_cuda_agrees_with_cpu
 
 
 class TestAstraFlat(FanContract):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from operators.ct import ParallelBeamGeometry, Projector
+from operators.ct import ParallelBeamGeometry
 from operators.grid import Grid
 from tests.operators.ct.plane_cases import RAYS, expected, plane_rays, small
 
@@ -67,9 +67,10 @@ def test_a_matrix_beyond_the_limit_is_refused_before_it_is_built() -> None:
     assert reference.slices is not None
     needed = matrix_plane.kept_bytes(reference.slices.rays, torch.float32)
     grid = Grid.from_spacing((1, 16, 16), 1.0)
+    scan = ParallelBeamGeometry.around(grid, 9)
     with pytest.raises(ValueError, match="`matrix_bytes` must allow"):
-        Projector(grid, reference.views, engine="matrix", matrix_bytes=needed - 1)
-    single = Projector(grid, reference.views, engine="matrix", matrix_bytes=needed)
+        scan.operator(grid, engine="matrix", matrix_bytes=needed - 1)
+    single = scan.operator(grid, engine="matrix", matrix_bytes=needed)
     single(torch.ones(grid.shape))
     with pytest.raises(ValueError, match=r"`matrix_bytes` must allow .* in torch\.float64"):
         single(torch.ones(grid.shape, dtype=torch.float64))

@@ -10,6 +10,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from operators.ct import ParallelBeamGeometry
+from operators.ct.rays import RAYS
+from operators.grid import Grid
 from tests.operators.ct.plane_cases import small
 from tests.oracles import random_element
 
@@ -60,6 +63,50 @@ def test_compiled_engines_take_what_they_state(
     peaks = [traced_peak(lambda: operator._apply(x)), traced_peak(lambda: operator._apply_adjoint(y))]
     assert max(peaks) <= stated + OVERHEAD
     assert max(peaks) >= stated
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])
+@pytest.mark.parametrize("name", ["numba", "matrix", "torch"])
+def test_what_stays_is_stated(name: str, dtype: torch.dtype) -> None:
+    pytest.importorskip("numba", reason="the compiled engines need the [ct] extra")
+    warm = small(name, 1, 8, 3)
+    warm.adjoint(warm(torch.ones(warm.domain.shape, dtype=dtype)))
+    grid = Grid.from_spacing((1, 48, 48), 1.0)
+    scan = ParallelBeamGeometry.around(grid, 60)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        operator = scan.operator(grid, engine=name)
+        operator.adjoint(operator(torch.ones(grid.shape, dtype=dtype)))
+        stays = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    stated = operator.kept_bytes(dtype=dtype)
+    # Rays at the edge of the image have one neighbour in it where two were counted.
+    assert 0.9 * stated <= stays <= stated + OVERHEAD
+
+
+def test_rays_are_made_some_views_at_a_time() -> None:
+    """A scan of one slice: what its rays are made of would be ten times as large as they are."""
+    grid, views = Grid.from_spacing((1, 8, 8), 1.0), 600
+    scan = ParallelBeamGeometry.around(grid, views, columns=1000)
+    tracemalloc.start()
+    try:
+        operator = scan.operator(grid, engine="torch")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert operator.kept_bytes() == 25 * views * 1000
+    assert peak < operator.kept_bytes() + 250 * RAYS
+
+
+def test_bytes_are_stated_for_precisions_that_the_engine_has() -> None:
+    operator = small("torch", 1, 8, 3)
+    assert operator.workspace_bytes(dtype=torch.float64) > operator.workspace_bytes()
+    with pytest.raises(
+        TypeError, match=r"`dtype` must be torch\.float32 or torch\.float64 for the torch engine"
+    ):
+        operator.workspace_bytes(dtype=torch.complex64)
 
 
 @pytest.mark.parametrize("batch", [1, 30])

@@ -8,7 +8,7 @@ from operators.ct import ParallelBeamGeometry, Projector
 from operators.errors import InexactAdjointError
 from operators.frame import DeviceFrame
 from operators.grid import Grid
-from tests.contracts import LinearOperatorContract
+from tests.operators.ct.engine_contract import EngineContract
 from tests.oracles import random_element
 
 # The oblique scan sees a part of its grid only, on purpose.
@@ -39,39 +39,23 @@ def oblique_scan() -> tuple[Grid, ParallelBeamGeometry]:
     return grid, geometry
 
 
-class EngineContract(LinearOperatorContract):
-    covers = (Projector,)
-    traceable = False
-    engine: str
-
+class ObliqueContract(EngineContract):
     def make(self, dtype: torch.dtype) -> Projector:
         grid, geometry = oblique_scan()
         return geometry.operator(grid, engine=self.engine)
 
 
-class TestTorchEngine(EngineContract):
-    engine: str = "torch"
+class TestTorchEngine(ObliqueContract):
+    engine = "torch"
 
 
-class TestNumbaEngine(EngineContract):
-    engine: str = "numba"
-
-    @pytest.fixture(autouse=True)
-    def _needs(self) -> None:
-        pytest.importorskip("numba", reason="the compiled engine needs the [ct] extra")
-
-    @pytest.mark.skip(reason="a CPU engine")
-    def test_cuda_agrees_with_cpu(self) -> None:  # type: ignore[override]
-        """Skip: not declared for CUDA."""
+class TestNumbaEngine(ObliqueContract):
+    engine = "numba"
 
 
-class TestAstraEngine(TestNumbaEngine):
-    engine: str = "astra"
+class TestAstraEngine(ObliqueContract):
+    engine = "astra"
     dtypes = (torch.float32,)
-
-    @pytest.fixture(autouse=True)
-    def _needs(self) -> None:
-        pytest.importorskip("astra", reason="the reference engine needs the [ct] extra")
 
 
 @pytest.mark.parametrize("engine", ["numba", "astra"])
@@ -140,14 +124,6 @@ def test_rows_that_see_no_slice_read_zero() -> None:
         assert bool(data[:, row].any()) == seen
 
 
-def test_centre_of_rotation_moves_the_sinogram() -> None:
-    grid = Grid.from_spacing((1, 16, 16), 1.0)
-    scan = ParallelBeamGeometry.around(grid, 6)
-    x = torch.rand(grid.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    shifted = scan.with_(axis_column=scan.axis_at + 2)
-    assert torch.allclose(shifted.operator(grid)(x)[..., 2:], scan.operator(grid)(x)[..., :-2])
-
-
 def test_an_inexact_engine_is_refused_by_what_needs_an_exact_adjoint() -> None:
     pytest.importorskip("astra")
     grid, geometry = oblique_scan()
@@ -165,21 +141,6 @@ def test_an_inexact_engine_is_refused_by_what_needs_an_exact_adjoint() -> None:
         foreign(torch.ones(grid.shape, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"angles": []}, "`angles` must be a list of finite angles"),
-        ({"angles": [0.0, math.inf]}, "`angles` must be a list of finite angles"),
-        ({"columns": 0}, "`columns` must be an integer >= 1, got 0"),
-        ({"column_pitch": -1.0}, "`column_pitch` must be a finite number > 0"),
-        ({"axis_column": math.nan}, "`axis_column` must be a finite number"),
-    ],
-)
-def test_bad_geometry(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        oblique_scan()[1].with_(**changes)
-
-
 def test_rows_that_see_no_slices_of_their_own_are_projected_through_the_volume() -> None:
     grid, geometry = oblique_scan()
     assert geometry.operator(grid).layouts == ("plane", "volume")
@@ -192,6 +153,20 @@ def test_rows_that_see_no_slices_of_their_own_are_projected_through_the_volume()
         pytest.importorskip("astra")
         with pytest.raises(ValueError, match=f"`engine` must project volumes, since {reason}, got 'astra'"):
             scan.operator(other, engine="astra")
+
+
+@pytest.mark.parametrize("layout", ["plane", "volume"])
+def test_a_compiled_graph_is_split_where_the_engine_is_chosen_and_nowhere_else(layout: str) -> None:
+    grid, geometry = oblique_scan()
+    projector = geometry.with_(row_pitch=2.0 if layout == "plane" else 1.9).operator(grid)
+    assert projector.layouts[0] == layout
+    x = random_element(projector.domain, 2)
+    torch._dynamo.reset()
+    found = torch._dynamo.explain(lambda z: 3 * projector(2 * z))(x)
+    assert found.break_reasons
+    assert all("Projector._projected" in each.reason for each in found.break_reasons)
+    compiled = torch.compile(lambda z: 3 * projector(2 * z), backend="eager")
+    assert torch.equal(compiled(x), 3 * projector(2 * x))
 
 
 def test_what_it_cannot_do_is_named() -> None:
