@@ -326,5 +326,8 @@ class LinearOperatorContract(SolveContract, OperatorContract):
         expected = op.adjoint(op(x))
         assert close(op.gram(x), expected, 10 * TOLERANCE[dtype])
         assert close(op.gram.adjoint(x), expected, 10 * TOLERANCE[dtype])
+        backwards = range(x.ndim - 1, -1, -1)
+        fortran = x.permute(*backwards).contiguous().permute(*backwards)
+        assert close(op.gram(fortran), expected, 10 * TOLERANCE[dtype])
         op.gram(x).mul_(2)
         assert torch.equal(x, before)

@@ -201,6 +201,11 @@ class SampledCartesianGeometry:
         if not isinstance(self.encoding, CartesianGeometry):
             raise type_error("encoding", "be a CartesianGeometry", type(self.encoding).__name__)
         mask = as_mask(self.mask)
+        if mask.ndim == 1 and not isinstance(self.mask, (Tensor, np.ndarray)):
+            # On a square matrix it would pass for a choice of samples along the readout.
+            remedy = "SampledCartesianGeometry.lines(encoding, pattern)."
+            expected = "not be a pattern of lines, which says nothing of the readout"
+            raise value_error("mask", expected, tuple(mask.shape), remedy)
         if mask.ndim > 4:
             raise value_error("mask", "have at most the axes (t, kz, ky, kx)", tuple(mask.shape))
         mask = mask.reshape(*[1] * (3 - mask.ndim), *mask.shape)

@@ -100,7 +100,8 @@ class ModulatedFilters:
         varying = max(0, pairs.ndim - 1 + self.axes[0])
         pairs = pairs[_fitting(at[len(at) - varying :], pairs.shape[:varying])]
         inside = tuple(images.shape[axis] for axis in self.axes)
-        spectral = torch.fft.fftn(images, s=self.sizes, dim=self.axes)
+        # A transform may keep the order in which its argument lies in memory; `flatten` would then copy.
+        spectral = torch.fft.fftn(images, s=self.sizes, dim=self.axes).contiguous()
         parts = torch.view_as_real(spectral)
         if pairs.shape[-2] == parts.shape[-2]:
             # Both as one contiguous axis: twice as fast.

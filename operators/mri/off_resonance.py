@@ -61,8 +61,10 @@ class OffResonance:
             remedy = "Such as NonCartesianGeometry(...)."
             raise type_error("geometry", "have operator(grid)", type(self.geometry).__name__, remedy)
         check_tensor(self.field, "field")
-        if self.field.is_complex() or tuple(self.field.shape) != Grid.require(self.grid).shape:
-            raise value_error("field", f"be real, of shape {self.grid.shape}, in Hz", tuple(self.field.shape))
+        if self.field.is_complex():
+            raise type_error("field", "be real, in Hz", self.field.dtype)
+        if tuple(self.field.shape) != Grid.require(self.grid).shape:
+            raise value_error("field", f"have shape {self.grid.shape}, in Hz", tuple(self.field.shape))
         check_finite(self.field, "field")
         object.__setattr__(self, "times", _checked_times(self.times))
         object.__setattr__(self, "accuracy", check_number(self.accuracy, "accuracy", positive=True))
@@ -112,7 +114,7 @@ class SegmentedReadout(KSpaceOperator):
         total = x.new_zeros((x.shape[0], *self.codomain.shape))
         weights = self.weights.like(x)
         for segment in range(len(self.taus)):
-            total = total + weights[segment] * self.inner._apply(x * self._phase(segment, x))
+            total += weights[segment] * self.inner._apply(x * self._phase(segment, x))
         return total
 
     def _apply_adjoint(self, y: Tensor) -> Tensor:
@@ -120,7 +122,7 @@ class SegmentedReadout(KSpaceOperator):
         weights = self.weights.like(y)
         for segment in range(len(self.taus)):
             part = self.inner._apply_adjoint(y * weights[segment].conj())
-            total = total + part * self._phase(segment, y).conj()
+            total += part * self._phase(segment, y).conj()
         return total
 
     def _phase(self, segment: int, like: Tensor) -> Tensor:

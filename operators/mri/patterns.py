@@ -122,10 +122,11 @@ def partial_fourier(size: int, fraction: float, *, side: Literal["low", "high"] 
 def interleaved(
     frames: int, size: int, step: int, *, acs: int = 0, shift: int | None = None
 ) -> SamplingPattern:
-    """Return k-t sampling (frames, size): every `step`-th line, moved on by `shift` at each frame.
+    """Return k-t sampling (frames, 1, size): every `step`-th line, moved on by `shift` at each frame.
 
-    By default the shift is the number nearest to step / golden ratio that shares no factor with the step:
-    `step` successive frames together hold every line, and neighbours in time are far apart.
+    The axes are (t, kz, ky), as `SampledCartesianGeometry.lines` takes them. By default the shift is the
+    number nearest to step / golden ratio that shares no factor with the step: `step` successive frames
+    together hold every line, and neighbours in time are far apart.
     """
     count, every = check_count(frames, "frames"), check_count(step, "step")
     if shift is None:
@@ -133,7 +134,7 @@ def interleaved(
         shift = next(s for s in near if math.gcd(s, every) == 1)
     move = check_count(shift, "shift", minimum=0)
     rows = [equispaced(size, every, acs=acs, offset=t * move % every).mask for t in range(count)]
-    return SamplingPattern(torch.stack(rows))
+    return SamplingPattern(torch.stack(rows)[:, None])
 
 
 def acs_box(mask: Tensor | HasMask, *, minimum: Counts = 2) -> tuple[tuple[int, ...], tuple[int, ...]]:

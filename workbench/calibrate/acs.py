@@ -50,10 +50,13 @@ def measured_samples(kspace: Tensor, mask: Tensor | None) -> Mask:
     shape = tuple(kspace.shape[1:])
     if mask is None:
         return np.asarray((kspace != 0).any(dim=0).cpu().numpy())
-    mask = getattr(mask, "mask", mask)
-    if not isinstance(mask, Tensor):
+    found = getattr(mask, "mask", mask)
+    if not isinstance(found, Tensor):
         raise type_error("mask", "be a torch.Tensor or a sampling pattern", type(mask).__name__)
-    values = mask.detach().cpu()
+    if found.ndim == 1 and found is not mask:
+        remedy = "geometry=SampledCartesianGeometry.lines(encoding, pattern), or mask=pattern.mask[:, None]."
+        raise value_error("mask", "not be a pattern of lines: it leaves kx out", tuple(found.shape), remedy)
+    values = found.detach().cpu()
     if values.is_complex() or not bool(((values == 0) | (values == 1)).all()):
         raise value_error("mask", "hold True and False only, or 1 and 0", f"others, {values.dtype}")
     sizes = zip(reversed(values.shape), reversed(shape), strict=False)

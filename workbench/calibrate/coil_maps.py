@@ -8,6 +8,11 @@ its eigenvector to the eigenvalue one is the sensitivity there (Uecker et al., M
 What no data can tell is a phase per voxel, common to all coils. Here sum_c conj(w_c) S_c >= 0, with w
 the first principal component of the calibration signal, a virtual coil: where it sees nothing the
 phase of the maps, and with it that of the image, turns quickly. Nothing but the samples is used.
+
+A scan along a trajectory that covers the centre is calibrated from what it looks like on a box:
+
+    images = scan.operator(grid, components=(coils,)).H(density_weights(scan, grid) * y)
+    espirit_maps(CartesianGeometry.around(grid).operator(grid, components=(coils,))(images), grid)
 """
 
 from __future__ import annotations

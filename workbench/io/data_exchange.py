@@ -102,7 +102,10 @@ class ProjectionScan:
 
 
 def read_data_exchange(path: str | Path, *, rows: slice | None = None) -> ProjectionScan:
-    """Return the scan in a Data Exchange file, or some of its detector `rows`."""
+    """Return the scan in a Data Exchange file, or some of its detector `rows`.
+
+    Angles are those of the file; `find_centre` tells where they and the views disagree.
+    """
     h5py = require("h5py", feature="Reading Data Exchange", extra="io")
     source = checked_path(path)
     try:

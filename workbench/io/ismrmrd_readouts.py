@@ -139,7 +139,8 @@ class Readouts:
         if not isinstance(node, h5py.Group) or "xml" not in node:
             there = [name for name, entry in self._file.items() if isinstance(entry, h5py.Group)]
             expected = "be an ISMRMRD file with a header and readouts"
-            remedy = f"Choose another group: group={there[0]!r}." if there else ""
+            fitting = [name for name in there if "xml" in self._file[name]]
+            remedy = f"Choose another group: group={fitting[0]!r}." if fitting else ""
             raise value_error(
                 "path", expected, f"{self.source}, without {group}/xml; its groups: {there}", remedy
             )

@@ -162,7 +162,10 @@ def _measured(
     maps = [part for part in given if isinstance(part, CoilMaps)]
     coils = kspace.shape[0]
     if coils > 1 and not maps:
-        remedy = "From espirit_maps(scan.kspace, scan.grid, geometry=scan.geometry) of a Cartesian scan."
+        remedy = (
+            "From espirit_maps(scan.kspace, scan.grid, geometry=scan.geometry) of a Cartesian scan; "
+            "along a trajectory see workbench.calibrate.coil_maps."
+        )
         raise value_error("calibration", f"hold the maps of the {coils} coils", given, remedy)
     if maps and maps[0].maps.shape[0] != coils:
         expected = f"hold the maps of as many coils as k-space, {coils}"

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from operators.linear import LinearOperator
 from operators.mri import filters
 from operators.mri.cartesian import CartesianGeometry, SampledCartesianGeometry
 from operators.mri.coils import CoilImaging, Coils
+from operators.mri.noncartesian import NonCartesianGeometry
+from operators.mri.trajectories import kooshball
 from operators.space import Space
 from tests.contracts import LinearOperatorContract
 from tests.oracles import as_vectors, normal_matrix, random_element
@@ -109,6 +112,30 @@ def test_the_normal_operator_does_not_depend_on_the_blocks(
     x = random_element(FIELD, 2)
     expected = op.adjoint(op(x))
     assert (op.gram(x) - expected).abs().max() < 1e-12 * expected.abs().max()
+
+
+@pytest.mark.parametrize("order", [(3, 2, 1, 0), (0, 1, 3, 2), (1, 2, 3, 0)])
+@pytest.mark.parametrize("sampling", ["samples", "radial"])
+def test_the_normal_operator_does_not_depend_on_the_order_in_memory(
+    sampling: str, order: tuple[int, ...]
+) -> None:
+    """Maps in Fortran's order, images transposed: what other packages hand over."""
+    scattered = torch.rand(GRID.shape, generator=torch.Generator().manual_seed(3)) < 0.6
+    scan: Any = SampledCartesianGeometry(CartesianGeometry.around(GRID), scattered)
+    if sampling == "radial":
+        scan = NonCartesianGeometry(kooshball(5, 8, 3.0))
+
+    def laid_out(values: torch.Tensor) -> torch.Tensor:
+        back = [order.index(axis) for axis in range(4)]
+        return values.permute(order).contiguous().permute(back)
+
+    x = random_element(FIELD, 2)
+    alone = scan.operator(GRID)
+    op = scan.operator(GRID, components=(3,)) @ Coils(FIELD, laid_out(MAPS))
+    for each in (alone, op):
+        expected = each.adjoint(each(x))
+        for images in (x, laid_out(x)):
+            assert (each.gram(images) - expected).abs().max() < 1e-11 * expected.abs().max()
 
 
 @pytest.mark.parametrize("frames", [1, 3])

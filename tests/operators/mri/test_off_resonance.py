@@ -108,8 +108,8 @@ class WithoutComponents:
     [
         ({"geometry": 3}, TypeError, r"`geometry` must have operator\(grid\)"),
         ({"geometry": WithoutComponents()}, TypeError, "have operator.grid, components"),
-        ({"field": field_on(GRID)[0]}, ValueError, r"`field` must be real, of shape \(1, 9, 10\), in Hz"),
-        ({"field": field_on(GRID) * 1j}, ValueError, "`field` must be real"),
+        ({"field": field_on(GRID)[0]}, ValueError, r"`field` must have shape \(1, 9, 10\), in Hz"),
+        ({"field": field_on(GRID) * 1j}, TypeError, "`field` must be real, in Hz, got torch.complex"),
         ({"field": field_on(GRID) * float("nan")}, ValueError, "`field` must hold finite values"),
         ({"times": "a"}, TypeError, "`times` must be numbers, in s"),
         ({"times": [0.0, float("nan")]}, ValueError, "`times` must be finite times in s"),

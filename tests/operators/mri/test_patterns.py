@@ -108,10 +108,10 @@ def test_partial_fourier_leaves_one_side_out(side: str, first: int) -> None:
 @pytest.mark.parametrize(("size", "step"), [(24, 4), (25, 5), (32, 8), (9, 1)])
 def test_interleaved_frames_hold_every_line_together(size: int, step: int) -> None:
     pattern = interleaved(2 * step, size, step)
-    assert pattern.mask.shape == (2 * step, size)
-    assert torch.equal(pattern.mask[:step].int().sum(0), torch.ones(size, dtype=torch.int32))
+    assert pattern.mask.shape == (2 * step, 1, size)
+    assert torch.equal(pattern.mask[:step].int().sum(0), torch.ones((1, size), dtype=torch.int32))
     assert torch.equal(pattern.mask[step:], pattern.mask[:step])
-    assert (interleaved(3, size, step, acs=3).mask[:, size // 2 - 1 : size // 2 + 2]).all()
+    assert (interleaved(3, size, step, acs=3).mask[..., size // 2 - 1 : size // 2 + 2]).all()
 
 
 def test_the_calibration_block_is_found_where_it_is() -> None:

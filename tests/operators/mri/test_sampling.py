@@ -93,7 +93,7 @@ def test_a_readout_that_is_oversampled_and_whole_costs_no_closed_form() -> None:
 def test_each_frame_has_its_own_mask(zero_filled: bool) -> None:
     pattern = interleaved(4, 4, 2)
     assert pattern.mask.any(dim=0).all()
-    geometry = SampledCartesianGeometry(ENCODING, pattern.mask[:, None, :, None], zero_filled)
+    geometry = SampledCartesianGeometry.lines(ENCODING, pattern, zero_filled=zero_filled)
     series = GRID.with_time(TimeAxis(4))
     op = geometry.operator(series, components=(2,))
     x = random_element(op.domain)
@@ -133,6 +133,7 @@ def sampled(mask: object, zero_filled: object = True) -> SampledCartesianGeometr
             ValueError,
             "`mask` must broadcast to the matrix",
         ),
+        (lambda: sampled(equispaced(5, 2)), ValueError, r"`mask` must not be a pattern of lines.*\.lines\("),
         (lambda: sampled(LINES.float()), TypeError, "`mask` must be boolean"),
         (lambda: sampled([True]), TypeError, "`mask` must be a boolean tensor"),
         (

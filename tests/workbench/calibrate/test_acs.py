@@ -10,6 +10,7 @@ import torch
 
 from operators.grid import Grid
 from operators.mri.cartesian import CartesianGeometry
+from operators.mri.patterns import equispaced
 from workbench.calibrate.acs import Placement, acs_widths, centred_box, encoded, is_encoded
 
 
@@ -87,6 +88,7 @@ def test_slices_are_not_encoded() -> None:
         (torch.full((8, 8), 2.0), ValueError, "`mask` must hold True and False only"),
         (torch.ones(3, 8), ValueError, r"`mask` must broadcast to \(kz, ky, kx\) = \(1, 8, 8\)"),
         (torch.zeros(8, 8), ValueError, "`mask` must mark at least one sample"),
+        (equispaced(8, 2), ValueError, r"`mask` must not be a pattern of lines.*pattern\.mask\[:, None\]"),
         ("all", TypeError, "`mask` must be a torch.Tensor or a sampling pattern, got str"),
     ],
 )

@@ -8,6 +8,9 @@ import torch
 
 from operators.grid import Grid, TimeAxis
 from operators.mri.cartesian import CartesianGeometry, SampledCartesianGeometry
+from operators.mri.density import density_weights
+from operators.mri.noncartesian import NonCartesianGeometry
+from operators.mri.trajectories import radial
 from tests.workbench.calibrate.coil_cases import COILS, alignment, blob, coil_data, true_maps
 from workbench.calibrate.coil_maps import espirit_maps, virtual_coil
 from workbench.calibration import CoilMaps
@@ -223,3 +226,11 @@ def test_bad_places() -> None:
     with pytest.raises(ValueError, match="`geometry` must have its samples in place"):
         espirit_maps(data, PLANE, geometry=listed)
     assert data.shape[0] == COILS
+
+
+def test_a_radial_scan_is_calibrated_from_what_it_looks_like_on_a_box() -> None:
+    geometry = NonCartesianGeometry(radial(60, 80, 2.0))
+    scan, box = (g.operator(PLANE, components=(COILS,)) for g in (geometry, CartesianGeometry.around(PLANE)))
+    y = scan(true_maps(PLANE, REACH) * blob(PLANE, REACH))
+    images = scan.H(density_weights(geometry, PLANE) * y)
+    close(espirit_maps(box(images), PLANE, **BOX))
