@@ -99,8 +99,8 @@ notebooks: ## nothing yet
 	@echo "make notebooks: no notebook exists yet; nothing was executed."
 
 clean: ## remove .venv and the caches
-	@echo "Removing .venv, build products and caches"
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@echo "Removing .venv, .bench, build products and caches"
+	rm -rf .venv .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps. Each is touched last, so that an interrupted step is done again at the next call.

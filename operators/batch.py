@@ -1,6 +1,8 @@
-"""Arithmetic per sample of a batch (batch, ...)."""
+"""Arithmetic per sample of a batch (batch, ...), and on the two parts of complex values."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -27,3 +29,11 @@ def components(a: Tensor) -> int:
 def column(values: Tensor, like: Tensor) -> Tensor:
     """Return one value per sample, shaped to multiply `like`."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def by_components(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return a real linear function of `x`, of its real and imaginary parts where it is complex."""
+    if not x.is_complex():
+        return function(x)
+    real, imaginary = function(torch.stack([x.real, x.imag]))
+    return torch.complex(real, imaginary)

@@ -95,6 +95,6 @@ def checked_response(domain: Space, response: Tensor, argument: str) -> Tensor:
                 argument,
                 "be even: value(-k) = conj(value(k)), which keeps real images real",
                 f"a difference of {error:.1e}",
-                "Frequencies in the order of torch.fft.fftn; a point-spread function: PeriodicBlur.",
+                "Frequencies in the order of torch.fft.fftn; a point-spread function: Blur(..., 'periodic').",
             )
     return response

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from operators.batch import by_components
 from operators.constant import Constant
-from operators.convolution import by_components
 from operators.errors import type_error, value_error
 from operators.identity import Identity
 from operators.linear import SVD, LinearOperator

@@ -13,9 +13,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from operators.batch import by_components
 from operators.checks import check_finite, check_tensor
 from operators.constant import Constant
-from operators.convolution import by_components
 from operators.cosine import checked_axes
 from operators.errors import type_error, value_error
 from operators.linalg import TraceEstimate

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.blur.psf import FWHM_PER_SD
 from operators.checks import check_axes, check_number
 from operators.errors import type_error, value_error
 from operators.grid import FloatArray, Grid
-from operators.psf import FWHM_PER_SD
 from operators.separable import Separable
 from operators.solves import Stopping
 from operators.space import Space

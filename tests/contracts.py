@@ -1,10 +1,10 @@
 """The battery every operator's test subclasses.
 
     class TestBlur(LinearOperatorContract):
-        covers = (PeriodicBlur,)
+        covers = (Blur,)
 
         def make(self, dtype):
-            return PeriodicBlur(...)
+            return Blur(...)
 
 `make` returns a small operator (at most a few hundred voxels: it is compared with its own dense
 matrix) whose constants come in the given real dtype. `covers` names its class, which must be the

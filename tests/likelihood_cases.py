@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.base import Operator
-from operators.blur import PeriodicBlur
+from operators.blur import Blur, GaussianPSF
 from operators.diagonal import Diagonal
 from operators.fourier import Fourier
 from operators.grid import Grid
@@ -44,7 +44,7 @@ class Bent(Operator):
 
 def operators() -> dict[str, Operator]:
     linear: dict[str, LinearOperator] = {
-        "real": weights(FIELD, 1) @ PeriodicBlur.gaussian(FIELD, 1.5),
+        "real": weights(FIELD, 1) @ Blur(FIELD, GaussianPSF(1.5), "periodic"),
         "real to complex": weights(COMPLEX, 2) @ Fourier(FIELD) @ weights(FIELD, 3),
         "complex": weights(COMPLEX, 2) @ Fourier(COMPLEX) @ weights(COMPLEX, 3),
     }

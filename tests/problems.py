@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from operators.blur import PeriodicBlur
+from operators.blur import Blur, GaussianPSF
 from operators.ct import ParallelBeamGeometry
 from operators.diagonal import Diagonal
 from operators.grid import Grid
@@ -46,7 +46,7 @@ def operator_of(name: str, size: int) -> LinearOperator:
     """Return A, on physical images."""
     grid = grid_of(size)
     if name == "blur":
-        return PeriodicBlur.gaussian(Space.field(grid), 6.0)
+        return Blur(Space.field(grid), GaussianPSF(6.0), "periodic")
     if name == "mask":
         kept = Keys(5, (0,)).uniforms((1, size, size), "mask", like=torch.empty(0))[0] < 0.5
         return Diagonal(Space.field(grid), kept.double())

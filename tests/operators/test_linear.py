@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from operators.base import Composed, Operator
-from operators.blur import PeriodicBlur
+from operators.blur import Blur, GaussianPSF
 from operators.diagonal import Diagonal
 from operators.differences import FiniteDifferences
 from operators.errors import ConvergenceWarning
@@ -117,15 +117,15 @@ class TestWhitenedBlur(LinearOperatorContract):
     covers = (Product,)
 
     def make(self, dtype: torch.dtype) -> LinearOperator:
-        return mask(REAL) @ PeriodicBlur(REAL, random_element(Space((3, 3)), seed=2).to(dtype))
+        return mask(REAL) @ Blur(REAL, random_element(Space((3, 3)), seed=2).to(dtype), "periodic")
 
 
 class TestTwoBlurs(LinearOperatorContract):
     covers = (Product,)
 
     def make(self, dtype: torch.dtype) -> LinearOperator:
-        flat = PeriodicBlur(REAL, random_element(Space((3, 3)), seed=2).to(dtype))
-        return flat @ PeriodicBlur(REAL, random_element(Space((2, 3, 3)), seed=4).to(dtype))
+        flat = Blur(REAL, random_element(Space((3, 3)), seed=2).to(dtype), "periodic")
+        return flat @ Blur(REAL, random_element(Space((2, 3, 3)), seed=4).to(dtype), "periodic")
 
 
 class TestBlurInFrequencySpace(LinearOperatorContract):
@@ -135,14 +135,14 @@ class TestBlurInFrequencySpace(LinearOperatorContract):
 
     def make(self, dtype: torch.dtype) -> LinearOperator:
         kernel = random_element(Space((3, 3)), seed=2).to(dtype)
-        return PeriodicBlur(COMPLEX, kernel) @ Fourier(COMPLEX)
+        return Blur(COMPLEX, kernel, "periodic") @ Fourier(COMPLEX)
 
 
 class TestSum(LinearOperatorContract):
     covers = (Sum,)
 
     def make(self, dtype: torch.dtype) -> LinearOperator:
-        return mask(REAL) + 0.5 * PeriodicBlur(REAL, random_element(Space((3, 3)), seed=2).to(dtype))
+        return mask(REAL) + 0.5 * Blur(REAL, random_element(Space((3, 3)), seed=2).to(dtype), "periodic")
 
 
 class TestScaledByAComplexNumber(LinearOperatorContract):
@@ -160,7 +160,7 @@ class TestScaledRealImages(LinearOperatorContract):
 
 
 def test_algebra_is_the_algebra_of_matrices() -> None:
-    a, b = mask(REAL), PeriodicBlur(REAL, random_element(Space((3, 3)), seed=2))
+    a, b = mask(REAL), Blur(REAL, random_element(Space((3, 3)), seed=2), "periodic")
     one, two = dense(a), dense(b)
     assert torch.allclose(dense(a @ b), one @ two)
     assert torch.allclose(dense(a + b), one + two)
@@ -184,7 +184,7 @@ def test_real_images_with_complex_values_solve_the_real_normal_equations() -> No
 
 
 def test_singular_values_alone_make_a_solve_exact() -> None:
-    op = PeriodicBlur(COMPLEX, random_element(Space((3, 3)), seed=2)) @ Fourier(COMPLEX)
+    op = Blur(COMPLEX, random_element(Space((3, 3)), seed=2), "periodic") @ Fourier(COMPLEX)
     assert op._gram_spectrum is None
     b = random_element(COMPLEX)
     x = op.normal_solve(b, 0.1, max_iterations=1)  # one iteration of conjugate gradients would not do
@@ -201,7 +201,7 @@ def test_a_singular_system_without_a_solution_is_no_worse_than_its_start() -> No
 
 def test_pinv_of_single_precision_data_does_not_square_the_condition_number() -> None:
     space = Space.field(Grid.from_spacing((1, 32, 32), 1.0))
-    blur = PeriodicBlur.gaussian(space, (0.0, 2.5, 2.5))
+    blur = Blur(space, GaussianPSF((0.0, 2.5, 2.5)), "periodic")
     x = random_element(space)
     error = (blur.pinv(blur(x).float()) - x).norm() / x.norm()
     assert error < 0.01

@@ -11,7 +11,7 @@ import torch
 
 from operators import cg
 from operators.base import Operator
-from operators.blur import PeriodicBlur
+from operators.blur import Blur, GaussianPSF
 from operators.ct import ParallelBeamGeometry
 from operators.diagonal import Diagonal
 from operators.differences import FiniteDifferences
@@ -83,8 +83,8 @@ MISTAKES: list[Callable[[], object]] = [
     lambda: Fourier(COMPLEX,signs=(1.9,1,1)),
     lambda: Fourier(COMPLEX,zero_phase=1.0),
     lambda: FiniteDifferences(REAL,axes=1),
-    lambda: PeriodicBlur.gaussian(REAL,torch.tensor(2.)),
-    lambda: PeriodicBlur.gaussian(REAL,None),
+    lambda: Blur(REAL,GaussianPSF(torch.tensor(2.))),
+    lambda: Blur(REAL,GaussianPSF(None)),
     lambda: DeviceFrame('IMAGE'),
     lambda: DeviceFrame.from_axes((1,0,0),(0,1,0),(0,0,1),origin=(1,2)),
     lambda: DeviceFrame().points_to_world([1,2]),
@@ -98,7 +98,7 @@ MISTAKES: list[Callable[[], object]] = [
     lambda: SAME.to('gpu'),
     lambda: SAME.to(None),
     lambda: Diagonal(REAL,torch.ones(5,requires_grad=True)),
-    lambda: PeriodicBlur(REAL,torch.ones(3,requires_grad=True)),
+    lambda: Blur(REAL,torch.ones(3,requires_grad=True)),
     lambda: torch.tensor(2.,requires_grad=True)*GRADIENT,
     lambda: GRADIENT.normal_solve(IMAGE,[1.,2.]),
     lambda: GRADIENT.normal_solve(IMAGE,np.array([1.])),
@@ -121,7 +121,7 @@ MISTAKES: list[Callable[[], object]] = [
     lambda: ParallelBeamGeometry((0.,),4,1.).operator(None),
     lambda: CartesianGeometry.around(None),
     lambda: ParallelBeamGeometry.around(None,3),
-    lambda: PeriodicBlur(REAL,None),
+    lambda: Blur(REAL,None),
     lambda: Stack([SAME,3]),
     lambda: SAME@None,
     lambda: GRADIENT(None),
@@ -147,6 +147,6 @@ def test_mistakes_are_named(mistake: Callable[[], object]) -> None:
 
 def test_values_of_numpy_are_as_good_as_python_s() -> None:
     Fourier(COMPLEX, signs=np.array([1, -1, 1]))  # type: ignore[arg-type]
-    PeriodicBlur.gaussian(REAL, np.float32(2))  # type: ignore[arg-type]
+    GaussianPSF(np.float32(2))  # type: ignore[arg-type]
     assert len(ParallelBeamGeometry.around(GRID, np.int64(5)).angles) == 5  # type: ignore[arg-type]
     assert GRID.crop((np.int64(0), 0, 0), (1, 2, 3)).shape == (1, 2, 3)

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from operators.blur import PeriodicBlur
+from operators.blur import Blur
 from operators.diagonal import Diagonal
 from operators.differences import FiniteDifferences
 from operators.errors import NoClosedFormError
@@ -37,8 +37,8 @@ def leaf(space: Space, dice: random.Random) -> LinearOperator:
         return Diagonal(space, torch.tensor(dice.uniform(-2, 2), dtype=torch.float64))
     if kind == "blur":
         axes = dice.randint(1, min(3, space.ndim))
-        return PeriodicBlur(
-            space, random_element(Space(tuple(min(2, n) for n in space.shape[-axes:])), seed=2)
+        return Blur(
+            space, random_element(Space(tuple(min(2, n) for n in space.shape[-axes:])), seed=2), "periodic"
         )
     if kind == "fourier":
         axes = sorted(dice.sample(range(-space.ndim, 0), dice.randint(1, min(3, space.ndim))))

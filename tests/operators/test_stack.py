@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from operators.blur import PeriodicBlur
+from operators.blur import Blur
 from operators.diagonal import Diagonal
 from operators.differences import FiniteDifferences
 from operators.fourier import Fourier
@@ -29,7 +29,7 @@ class TestStackWithClosedForm(LinearOperatorContract):
     covers = (Stack,)
 
     def make(self, dtype: torch.dtype) -> Stack:
-        blur = PeriodicBlur(COMPLEX, random_element(Space((3, 3)), seed=2).to(dtype))
+        blur = Blur(COMPLEX, random_element(Space((3, 3)), seed=2).to(dtype), "periodic")
         return Stack([blur, 0.5 * FiniteDifferences(COMPLEX, boundary="periodic"), 2.0 * Identity(COMPLEX)])
 
 
@@ -46,7 +46,7 @@ class TestSliceWiseAlongSlices(LinearOperatorContract):
 
     def make(self, dtype: torch.dtype) -> SliceWise:
         plane = Space.field(GRID.slice_at(0, 0))
-        return SliceWise(PeriodicBlur(plane, random_element(Space((3, 3)), seed=2).to(dtype)), GRID)
+        return SliceWise(Blur(plane, random_element(Space((3, 3)), seed=2).to(dtype), "periodic"), GRID)
 
 
 class TestSliceWiseAlongRowsWithComponents(LinearOperatorContract):
@@ -77,7 +77,7 @@ def test_penalised_least_squares_equals_dense() -> None:
     """min |W (A x - y)|^2 + rho |D x|^2 by its stack, against the dense normal equations."""
     grid = Grid.plane((4, 5), (1.0, 2.0))
     space = Space.field(grid)
-    blur = PeriodicBlur(space, random_element(Space((3, 3)), seed=2))
+    blur = Blur(space, random_element(Space((3, 3)), seed=2), "periodic")
     whitener = Diagonal(blur.codomain, random_element(space, seed=3).abs() + 0.5)
     gradient = FiniteDifferences(space)
     rho = 0.7

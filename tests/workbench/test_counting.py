@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from operators.base import Operator
-from operators.blur import PeriodicBlur
+from operators.blur import Blur, GaussianPSF
 from operators.diagonal import Diagonal
 from operators.differences import FiniteDifferences
 from operators.grid import Grid
@@ -75,7 +75,7 @@ def test_nonlinear_derivatives_are_counted() -> None:
 
 
 def test_closed_forms_stay_and_solves_of_its_own_too() -> None:
-    blur = PeriodicBlur.gaussian(SPACE, 2.0)
+    blur = Blur(SPACE, GaussianPSF(2.0), "periodic")
     op = CountedLinear(blur, Ledger())
     assert op.has_closed_form
     assert (2.0 * op).has_closed_form

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.base import Operator
-from operators.blur import PeriodicBlur
+from operators.blur import Blur, GaussianPSF
 from operators.diagonal import Diagonal
 from operators.fourier import Fourier
 from operators.identity import Identity
@@ -87,7 +87,7 @@ def test_laplacian_of_separate_pixels_is_exact(op: Operator, noise: Noise) -> No
     ("op", "sigma"),
     [
         (Identity(FIELD), 0.3),
-        (PeriodicBlur.gaussian(FIELD, 1.5), 0.3),
+        (Blur(FIELD, GaussianPSF(1.5), "periodic"), 0.3),
         (Fourier(FIELD), DATUM),
         (Fourier(COMPLEX), 0.3),
         (Fourier(COMPLEX), DATUM),

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from operators.blur import PeriodicBlur
+from operators.blur import Blur, GaussianPSF
 from operators.diagonal import Diagonal
 from operators.errors import ConvergenceWarning
 from operators.fourier import Fourier
@@ -128,7 +128,7 @@ class TestWhitenerInClosedForm(Correlated):
     space = Space.field(Grid.from_spacing((1, 2, 3), 1.0))
 
     def make(self, dtype: torch.dtype) -> CorrelatedGaussian:
-        return CorrelatedGaussian(PeriodicBlur.gaussian(self.space, 0.9))
+        return CorrelatedGaussian(Blur(self.space, GaussianPSF(0.9), "periodic"))
 
 
 class TestComplexWhitenerInClosedForm(Correlated):
@@ -250,7 +250,7 @@ def test_the_law_keeps_no_graph_and_asks_for_none() -> None:
 @pytest.mark.parametrize(
     "whitener",
     [
-        PeriodicBlur.gaussian(FIELD, 1.2),
+        Blur(FIELD, GaussianPSF(1.2), "periodic"),
         2.0 * Fourier(Space.field(Grid.from_spacing((1, 4, 4), 1.0), is_complex=True)),
         3.0 * Fourier(FIELD),
         Diagonal(COMPLEX, torch.tensor([0.5, 2.0, 1j])),

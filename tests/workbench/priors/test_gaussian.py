@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.blur import PeriodicBlur
+from operators.blur import Blur
 from operators.circulant import PeriodicFilter
 from operators.diagonal import Diagonal
 from operators.errors import NoClosedFormError
@@ -129,7 +129,7 @@ class TestOfARoot(GaussianContract):
     covers = (Gaussian,)
 
     def root(self, dtype: torch.dtype) -> LinearOperator:
-        return 2.0 * PeriodicBlur(self.space, cast(random_element(Space((2, 3)), seed=44), dtype))
+        return 2.0 * Blur(self.space, cast(random_element(Space((2, 3)), seed=44), dtype), "periodic")
 
     def full_covariance(self) -> Tensor:
         return root_covariance(self.root(torch.float64))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from operators.blur import PeriodicBlur
+from operators.blur import Blur, GaussianPSF
 from operators.diagonal import Diagonal
 from operators.fourier import Fourier
 from operators.grid import Grid, TimeAxis
@@ -25,7 +25,7 @@ def test_numbers_serve_as_means() -> None:
 
 def test_closed_forms_survive_the_physics() -> None:
     prior = SpectralGaussian.smooth(REAL, sd=2.0, length=2.0)
-    blur = PeriodicBlur.gaussian(REAL, 2.0)
+    blur = Blur(REAL, GaussianPSF(2.0), "periodic")
     half = Diagonal(REAL, torch.tensor(0.5))
     assert (half @ blur @ prior.root).has_closed_form
     assert prior.root.H is prior.root

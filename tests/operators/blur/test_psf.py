@@ -7,9 +7,9 @@ import torch
 from scipy import integrate
 
 from operators.blur import Blur
+from operators.blur.psf import PSF, BoxPSF, DiscPSF, GaussianPSF
+from operators.blur.psf_sampled import MeasuredPSF, MotionPSF
 from operators.grid import Grid
-from operators.psf import PSF, BoxPSF, DiscPSF, GaussianPSF
-from operators.psf_sampled import MeasuredPSF, MotionPSF
 from operators.space import Space
 
 GRID = Grid.from_spacing((20, 24, 28), (3.0, 2.0, 1.5))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from operators.padding import Continuation, continued, folded
+from operators.blur.padding import Continuation, continued, folded
 from operators.space import Space
 from tests.oracles import random_element
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 from scipy import ndimage, signal
 
-from operators import convolution
-from operators.blur import Blur, Boundary, PeriodicBlur
+from operators.blur import Blur, Boundary, convolution
+from operators.blur.psf import BoxPSF, GaussianPSF
 from operators.diagonal import Diagonal
 from operators.grid import Grid, TimeAxis
-from operators.psf import BoxPSF, GaussianPSF
 from operators.space import Space
 from tests.contracts import LinearOperatorContract
 from tests.oracles import TOLERANCE, adjoint_mismatch, dense, random_element
@@ -81,25 +80,19 @@ class TestPeriodicBlurWiderThanTheField(LinearOperatorContract):
         return Blur(Space.field(GRID, components=(2,)), kernel(5, 9, dtype=dtype), "periodic", axes=(-3, -1))
 
 
-class TestBlur(LinearOperatorContract):
-    covers = (PeriodicBlur,)
+class TestPeriodicBlur(LinearOperatorContract):
+    covers = (Blur,)
 
-    def make(self, dtype: torch.dtype) -> PeriodicBlur:
-        return PeriodicBlur(Space.field(GRID), kernel(3, 4, 5, dtype=dtype))
-
-
-class TestBlurInPlaneOfComplexImages(LinearOperatorContract):
-    covers = (PeriodicBlur,)
-
-    def make(self, dtype: torch.dtype) -> PeriodicBlur:
-        return PeriodicBlur(Space.field(GRID, is_complex=True, components=(2,)), kernel(3, 4, dtype=dtype))
+    def make(self, dtype: torch.dtype) -> Blur:
+        return Blur(Space.field(GRID), kernel(3, 4, 5, dtype=dtype), "periodic")
 
 
-class TestGaussianBlur(LinearOperatorContract):
-    covers = (PeriodicBlur,)
+class TestPeriodicBlurInPlaneOfComplexImages(LinearOperatorContract):
+    covers = (Blur,)
 
-    def make(self, dtype: torch.dtype) -> PeriodicBlur:
-        return PeriodicBlur.gaussian(Space.field(GRID), (0.0, 3.0, 2.0))
+    def make(self, dtype: torch.dtype) -> Blur:
+        space = Space.field(GRID, is_complex=True, components=(2,))
+        return Blur(space, kernel(3, 4, dtype=dtype), "periodic")
 
 
 def test_is_the_circular_convolution() -> None:
@@ -111,41 +104,20 @@ def test_is_the_circular_convolution() -> None:
         for j in range(3):
             # The centre of three samples is index 1: entry (i, j) moves the image by (i - 1, j - 1).
             expected += psf[i, j] * x.roll((i - 1, j - 1), (-2, -1))
-    assert (PeriodicBlur(space, psf)(x) - expected).abs().max() < 1e-13
+    assert (Blur(space, psf, "periodic")(x) - expected).abs().max() < 1e-13
 
 
 def test_gaussian_has_the_stated_width_in_mm_and_keeps_the_mean() -> None:
     grid = Grid.plane((64, 128), (2.0, 1.0))
     point = torch.zeros(grid.shape, dtype=torch.float64)
     point[0, 32, 64] = 1
-    spread = PeriodicBlur.gaussian(Space.field(grid), (0.0, 12.0, 12.0))(point)[0]
+    spread = Blur(Space.field(grid), GaussianPSF((0.0, 12.0, 12.0)), "periodic")(point)[0]
     assert spread.sum().item() == pytest.approx(1.0)
     for profile, spacing in ((spread.sum(1), 2.0), (spread.sum(0), 1.0)):
         position = torch.arange(len(profile)) * spacing
         mean = (profile * position).sum()
         sd = ((profile * (position - mean) ** 2).sum()).sqrt().item()
         assert sd == pytest.approx(12.0 / (2 * math.sqrt(2 * math.log(2))), rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("psf", "error", "message"),
-    [
-        (torch.ones(1, 7, 7), ValueError, r"`psf` must have at most the shape of the field"),
-        (torch.ones(1, 1, 1, 1), ValueError, "`psf` must have at most"),
-        (torch.full((3,), math.inf), ValueError, "`psf` must hold finite values"),
-        (torch.ones(3) * 1j, TypeError, "`psf` must be real"),
-    ],
-)
-def test_bad_kernels(psf: torch.Tensor, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        PeriodicBlur(Space.field(GRID), psf)
-
-
-def test_negative_width_and_missing_grid() -> None:
-    with pytest.raises(ValueError, match=r"`fwhm\[1\]` must be a finite number >= 0, got -1"):
-        PeriodicBlur.gaussian(Space.field(GRID), (0, -1, 0))
-    with pytest.raises(ValueError, match="`domain` must lie on a Grid"):
-        PeriodicBlur.gaussian(Space((4, 4)), 1.0)
 
 
 BOUNDARIES: list[Boundary] = ["periodic", "reflect", "zero", "valid"]
@@ -243,14 +215,6 @@ def test_a_constant_stays_constant_where_the_ends_allow_it() -> None:
     assert zero.max() < 1 and zero.min() > 0.1
 
 
-def test_the_psf_in_mm_is_the_gaussian_of_the_periodic_blur() -> None:
-    grid = Grid.from_spacing((12, 14, 16), (3.0, 2.0, 1.0))
-    space = Space.field(grid)
-    x = random_element(space)
-    mine, other = Blur(space, GaussianPSF(2.0, reach=8), "periodic"), PeriodicBlur.gaussian(space, 2.0)
-    assert (mine(x) - other(x)).abs().max() < 1e-13
-
-
 def test_frames_are_blurred_one_by_one() -> None:
     moving = GRID.with_time(TimeAxis(3))
     x = random_element(Space.field(moving))
@@ -265,7 +229,7 @@ def test_frames_are_blurred_one_by_one() -> None:
 def test_products_with_a_periodic_blur_keep_the_closed_form() -> None:
     space = Space.field(GRID)
     blur = Blur(space, kernel(3, 3), "periodic")
-    assert (blur @ PeriodicBlur.gaussian(space, 2.0)).has_closed_form
+    assert (blur @ Blur(space, GaussianPSF(2.0), "periodic")).has_closed_form
     assert (Diagonal(space, torch.tensor(2.0)) @ blur).has_closed_form
     assert blur.H.has_closed_form
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from operators.blur.psf import PSF
 from operators.checks import check_finite, check_number, check_points, check_spacing, check_tensor
 from operators.errors import value_error
 from operators.frame import require_orthogonal
 from operators.grid import FloatArray, Grid
-from operators.psf import PSF
 
 __all__ = ["MeasuredPSF", "MotionPSF"]
 

@@ -9,17 +9,17 @@ entry in the values. A tap costs about 0.2 ns per voxel and core, an FFT 2.5 to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from operators.batch import by_components
+from operators.blur.padding import Continuation, continued, folded
 from operators.constant import Constant, moved
 from operators.fourier import fast_length
-from operators.padding import Continuation, continued, folded
 
-__all__ = ["Convolution", "blurred_axes", "by_components", "passes", "plan", "response", "separated"]
+__all__ = ["Convolution", "blurred_axes", "passes", "plan", "response", "separated"]
 
 #: Taps per axis that take as long as the FFT.
 TAPS_PER_AXIS = 16
@@ -213,14 +213,6 @@ def separated(kernel: Tensor, tolerance: float) -> tuple[Tensor, ...] | None:
     for part in parts[1:]:
         product = product * part
     return tuple(parts) if bool((product - kernel).abs().max() <= tolerance * top.abs()) else None
-
-
-def by_components(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return a real linear function of `x`, of its real and imaginary parts where it is complex."""
-    if not x.is_complex():
-        return function(x)
-    real, imaginary = function(torch.stack([x.real, x.imag]))
-    return torch.complex(real, imaginary)
 
 
 def _placed(kernel: Tensor, axes: tuple[int, ...], sizes: tuple[int, ...], shifts: tuple[int, ...]) -> Tensor:
