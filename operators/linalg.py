@@ -1,4 +1,4 @@
-"""Matrix-free linear algebra on callables: conjugate gradients, largest eigenvalue, trace, keyed probes."""
+"""Matrix-free linear algebra on callables: largest eigenvalue, trace, keyed probes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ import torch
 from torch import Tensor
 
 from operators.batch import dots
-from operators.cg import CGResult, conjugate_gradient
 from operators.checks import check_count
 from operators.errors import ConvergenceWarning
 
 __all__ = [
-    "CGResult",
     "TraceEstimate",
-    "conjugate_gradient",
     "estimate_trace",
     "largest_eigenvalue",
     "normals",

@@ -3,13 +3,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from tests.operators.blur.test_psf import moments
 
 from operators.blur import Blur
 from operators.blur.psf import GaussianPSF
 from operators.blur.psf_sampled import MeasuredPSF, MotionPSF
 from operators.grid import Grid
 from operators.space import Space
+from tests.operators.blur.test_psf import moments
 
 GRID = Grid.from_spacing((20, 24, 28), (3.0, 2.0, 1.5))
 PATH = ((0.0, 0.0, 0.0), (4.1, -3.3, 2.2), (-1.0, 5.0, 2.2), (-1.0, 5.0, -7.7))
