@@ -6,8 +6,7 @@
     add_product(sums, weight, values)  sums + weight * values, fused where the processor can
 
 `lanes` is a tuple whose length says how many: known to the compiler, which keeps the values in registers.
-Places are unchecked. Loops that numba vectorises by itself were measured 4 times as slow. Kernels that numba
-has stored on disk do not notice a change of this file: remove them.
+Places are unchecked. Loops that numba vectorises by itself were measured 4 times as slow.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from operators.ct.compiled import njit
 from operators.ct.rays import VolumeRays
 
 __all__ = ["BINARY_DIGITS", "LONGEST", "Array", "ray", "scan_of"]

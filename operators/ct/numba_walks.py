@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from operators.ct.compiled import njit
 from operators.ct.lanes import add_product, load, store, zeros
 from operators.ct.numba_rays import BINARY_DIGITS, Array
 
