@@ -133,7 +133,8 @@ class Operator(ABC):
 
     def apply_jvp(self, x: Tensor, v: Tensor) -> Tensor:
         """Return J(x) v for arguments known to fit."""
-        _, tangent, *_ = torch.func.jvp(self._nested, (x,), (v,))
+        # Forward mode writes to its arguments, which an expanded tensor does not bear.
+        _, tangent, *_ = torch.func.jvp(self._nested, (x.contiguous(),), (v.contiguous(),))
         return tangent  # type: ignore[no-any-return]
 
     def __matmul__(self, other: object) -> Operator:

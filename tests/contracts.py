@@ -106,6 +106,10 @@ class OperatorContract:
         assert close(op(spread_out(x)), op(x), TOLERANCE[dtype])
         conjugate = x.conj() if x.is_complex() else torch.complex(x, -x).conj().imag  # a lazy negative
         assert close(op(conjugate), op(conjugate.clone()), TOLERANCE[dtype])
+        pair = x.expand(2, *x.shape)
+        assert close(op.jvp(pair, pair), op.jvp(pair.clone(), pair.clone()), TOLERANCE[dtype])
+        y = op(x).expand(2, *op.codomain.shape)
+        assert close(op.vjp(pair, y), op.vjp(pair.clone(), y.clone()), TOLERANCE[dtype])
 
     def test_argument_and_result_are_apart(self, op: Operator, x: Tensor) -> None:
         before = x.clone()

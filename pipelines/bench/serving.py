@@ -64,11 +64,12 @@ def _resident(name: str) -> int:
 
 def set_threads(number: int) -> None:
     """Compute with `number` threads in torch and numba, where they are loaded."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(number)
+    # numba first: where it starts its threads at this call, it tells OpenMP its own number, torch's included.
     if "numba" in sys.modules:
         numba = sys.modules["numba"]
         numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(number)
 
 
 def version_of(package: str) -> str:
