@@ -16,14 +16,14 @@ from typing import Any, Self
 from torch import Tensor
 
 from operators.base import Operator
-from operators.checks import check_finite, check_number, check_tensor
+from operators.checks import check_finite, check_number, check_tensor, replaced
 from operators.diagonal import Diagonal
 from operators.errors import type_error, value_error
 from operators.grid import Grid
 from operators.mri.coils import Coils
 from operators.space import Space
 
-__all__ = ["Calibration", "CentreOfRotation", "CoilMaps", "Field"]
+__all__ = ["Calibration", "CentreOfRotation", "CoilMaps", "Field", "calibrations"]
 
 
 class Calibration(ABC):
@@ -32,6 +32,23 @@ class Calibration(ABC):
     @abstractmethod
     def applied(self, geometry: Any) -> Any:
         """Return `geometry` with this calibration in it: something with operator(grid)."""
+
+    def with_(self, **changes: object) -> Self:
+        """Return the same calibration with some values changed."""
+        return replaced(self, changes)  # type: ignore[type-var]  # subclasses are dataclasses
+
+
+def calibrations(value: object) -> tuple[Calibration, ...]:
+    """Return one Calibration, or a sequence of them, as a tuple."""
+    if isinstance(value, Calibration):
+        return (value,)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        expected = "be a Calibration or a sequence of them"
+        raise type_error("calibration", expected, type(value).__name__, "Of none: ().")
+    for i, part in enumerate(value):
+        if not isinstance(part, Calibration):
+            raise type_error(f"calibration[{i}]", "be a Calibration", type(part).__name__)
+    return tuple(value)
 
 
 @dataclass(frozen=True)

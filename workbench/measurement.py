@@ -19,7 +19,7 @@ from operators.base import Operator
 from operators.checks import check_finite, check_tensor, replaced
 from operators.errors import type_error, value_error
 from operators.grid import Grid
-from workbench.calibration import Calibration
+from workbench.calibration import Calibration, calibrations
 from workbench.likelihood import Likelihood
 from workbench.noise.base import Noise, counted
 
@@ -85,16 +85,7 @@ class Measurement:
             raise type_error(
                 "noise", "be a Noise", type(self.noise).__name__, "White noise: Gaussian(sigma)."
             )
-        if isinstance(self.calibration, Calibration):
-            object.__setattr__(self, "calibration", (self.calibration,))
-        if self.calibration is None or isinstance(self.calibration, str):
-            raise type_error(
-                "calibration", "be a sequence of Calibrations", repr(self.calibration), "Use ()."
-            )
-        for i, part in enumerate(self.calibration):
-            if not isinstance(part, Calibration):
-                raise type_error(f"calibration[{i}]", "be a Calibration", type(part).__name__)
-        object.__setattr__(self, "calibration", tuple(self.calibration))
+        object.__setattr__(self, "calibration", calibrations(self.calibration))
         if not isinstance(self.provenance, Provenance):
             raise type_error("provenance", "be a Provenance", type(self.provenance).__name__)
 

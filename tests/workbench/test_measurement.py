@@ -45,6 +45,7 @@ def test_a_centre_of_rotation_is_another_value() -> None:
     assert torch.equal(shifted(image()), SCAN.with_(axis_column=half_off).operator(GRID)(image()))
     assert not torch.equal(shifted(image()), ct().data)
     assert ct(calibration=CentreOfRotation(1.0)).calibration == (CentreOfRotation(1.0),)
+    assert CentreOfRotation(1.0).with_(column=2.0) == CentreOfRotation(2.0)
 
 
 def test_coil_maps_and_a_field_chain() -> None:
@@ -141,6 +142,10 @@ def test_provenance_is_a_record() -> None:
         (lambda: ct(geometry=SCAN.operator(GRID)), r"`geometry` must have operator\(grid\)"),
         (lambda: ct(noise=0.1), "`noise` must be a Noise, got float. White noise"),
         (lambda: ct(noise=Gaussian(torch.ones(5, 4))).likelihood(GRID), "sigma"),
+        (
+            lambda: ct(calibration=Gaussian(1.0)),
+            "`calibration` must be a Calibration or a sequence of them, got Gau",
+        ),
         (lambda: ct(calibration=(3,)), r"`calibration\[0\]` must be a Calibration, got int"),
         (lambda: ct(provenance="a file"), "`provenance` must be a Provenance, got str"),
         (lambda: ct(datta=1), "Did you mean data?"),

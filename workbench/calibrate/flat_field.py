@@ -18,7 +18,7 @@ from torch import Tensor
 from operators.checks import check_number, check_tensor
 from operators.errors import NonFiniteError, describe, type_error, value_error
 from workbench.calibrate.transmission import STARVED, line_integrals
-from workbench.calibration import Calibration
+from workbench.calibration import Calibration, calibrations
 from workbench.measurement import Geometry, Measurement, Provenance
 from workbench.noise.base import Noise, counted
 from workbench.noise.gaussian import Gaussian
@@ -74,8 +74,8 @@ class Transmission:
         kinds: dict[str, type[PoissonTransmission] | type[LogTransmission]]
         kinds = {"poisson": PoissonTransmission, "log": LogTransmission}
         law_of_noise: Noise = kinds[law](self.blank) if noise is None else noise
-        parts = (calibration,) if isinstance(calibration, Calibration) else tuple(calibration)
-        return Measurement(data, geometry, law_of_noise, parts, provenance or Provenance())
+        given = provenance or Provenance()
+        return Measurement(data, geometry, law_of_noise, calibrations(calibration), given)
 
 
 def transmission(

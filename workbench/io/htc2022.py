@@ -23,9 +23,10 @@ from operators.ct import FanBeamGeometry
 from operators.errors import NonFiniteError, describe, value_error
 from operators.extras import require
 from operators.grid import Grid
-from workbench.calibration import Calibration
+from workbench.calibration import Calibration, calibrations
 from workbench.io.checks import checked_path
 from workbench.measurement import Measurement, Provenance
+from workbench.noise.base import Noise
 from workbench.noise.gaussian import Gaussian
 
 __all__ = ["HtcScan", "read_htc2022"]
@@ -69,11 +70,12 @@ class HtcScan:
             raise value_error("sinogram", "hold noise", "views that repeat each other")
         return (in_air * torch.exp(m.clamp(min=0) / 2)).to(self.sinogram.dtype)
 
-    def measurement(self, calibration: Calibration | tuple[Calibration, ...] = ()) -> Measurement:
-        """Return the measurement, with Gaussian noise of the sd that the data show."""
-        noise = Gaussian(self.sd())
-        parts = (calibration,) if isinstance(calibration, Calibration) else tuple(calibration)
-        return Measurement(self.sinogram, self.geometry, noise, parts, self.provenance)
+    def measurement(
+        self, noise: Noise | None = None, calibration: Calibration | tuple[Calibration, ...] = ()
+    ) -> Measurement:
+        """Return the measurement; its noise is Gaussian with the sd that the data show unless stated."""
+        law = Gaussian(self.sd()) if noise is None else noise
+        return Measurement(self.sinogram, self.geometry, law, calibrations(calibration), self.provenance)
 
 
 def read_htc2022(path: str | Path) -> HtcScan:

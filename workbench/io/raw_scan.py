@@ -20,7 +20,7 @@ from operators.grid import Grid
 from operators.mri.cartesian import CartesianGeometry, SampledCartesianGeometry
 from operators.mri.noncartesian import NonCartesianGeometry
 from workbench.calibrate.coil_matrix import averaged
-from workbench.calibration import Calibration, CoilMaps
+from workbench.calibration import Calibration, CoilMaps, calibrations
 from workbench.measurement import Geometry, Measurement, Provenance
 from workbench.noise.base import Noise
 
@@ -158,7 +158,7 @@ def _measured(
     calibration: Calibration | tuple[Calibration, ...],
     provenance: Provenance,
 ) -> Measurement:
-    given = (calibration,) if isinstance(calibration, Calibration) else tuple(calibration)
+    given = calibrations(calibration)
     maps = [part for part in given if isinstance(part, CoilMaps)]
     coils = kspace.shape[0]
     if coils > 1 and not maps:

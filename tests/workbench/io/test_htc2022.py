@@ -56,6 +56,8 @@ def test_a_disc_lies_where_it_was_with_its_noise(tmp_path: Path, name: str) -> N
     assert scan.geometry == SCAN
     measurement = scan.measurement()
     assert isinstance(measurement.noise, Gaussian)
+    stated = Gaussian(0.5)
+    assert scan.measurement(stated).noise is stated
     clean = chords(SCAN, 20.0, CENTRE, ball=False)
     ratio = scan.sd().double() / (SD * torch.exp(clean / 2))
     assert 0.97 < float(ratio.median()) < 1.1
