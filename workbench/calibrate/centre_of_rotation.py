@@ -8,7 +8,8 @@ about an axis at column c, a window w on the ramp, and what lies in the circle t
 
     R(c) = sum over views of |w * p - A_c FBP_c p|^2,    R(c) = R_0 + k (c - c*)^2 near its minimum,
 
-with the variance of c* by how much the views' own minima differ. It holds for any coverage that FBP takes.
+with the variance of c* by how much the views' own minima differ. It takes half a turn or nearly: where FBP
+lacks angles, what it misses hides the minimum, and an error says so.
 At wrong angles the axis comes out wrong too: opposed views tell whether they are (`half_turn`).
 """
 

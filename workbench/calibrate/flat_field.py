@@ -8,6 +8,7 @@ Var[flat] = g E[flat - dark] + Var[dark] (the photon transfer curve).
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -30,6 +31,8 @@ Law = Literal["poisson", "log", "gaussian"]
 Average = Literal["mean", "median"]
 #: The sd of a line integral that nothing is known of, in multiples of that of half a photon.
 UNKNOWN = 1e3
+#: How far above the darks a flat has to lie, in sds of what the darks' own noise leaves in the difference.
+LIT = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,26 +95,28 @@ def transmission(
     """Return the counts of `projections` (views, rows, columns) from frames of flats and darks.
 
     Frames are averaged by `average`. `gain` is the detector's number per photon (`numbers_per_photon`).
-    Pixels whose flat is not above its dark, not a number, or at `saturation` are an error unless `repair`
-    takes their columns' neighbours instead. `air` are columns beside the object: the beam of each view and
-    row is scaled to what they count.
+    Pixels whose flat is not above its dark by more than noise, not a number, or at `saturation` are an error
+    unless `repair` takes their columns' neighbours instead. `air` are columns beside the object: the beam of
+    each view and row is scaled to what they count.
     """
     raw = _frames(projections, "projections", 3)
-    beam = _averaged(_frames(flats, "flats", raw.ndim, raw.shape[1:]), average)
+    lit = _frames(flats, "flats", raw.ndim, raw.shape[1:])
+    beam, unlit = _averaged(lit, average), 0.0
     dark = torch.zeros_like(beam)
     if darks is not None:
-        dark = _averaged(_frames(darks, "darks", raw.ndim, raw.shape[1:]), average)
+        still = _frames(darks, "darks", raw.ndim, raw.shape[1:])
+        dark, unlit = _averaged(still, average), _unlit(still, len(lit))
     per_photon = check_number(gain, "gain", positive=True)
     limit = None if saturation is None else check_number(saturation, "saturation")
     blank = (beam - dark) / per_photon
-    bad = ~(torch.isfinite(blank) & (blank > 0))
+    bad = ~(torch.isfinite(blank) & (beam - dark > unlit))
     if limit is not None:
         bad = bad | (beam >= limit)
     if bool(bad.any()) and not repair:
         place = torch.nonzero(bad)[0].tolist()
         raise value_error(
             "flats",
-            "lie above the darks, finite and below saturation, in every pixel",
+            "lie above the darks and their noise, finite and below saturation, in every pixel",
             f"{int(bad.sum())} of {bad.numel()} pixels that do not, the first at row, column {place}",
             "repair=True takes their neighbours' values.",
         )
@@ -137,8 +142,8 @@ def transmission(
 def numbers_per_photon(flats: Tensor, darks: Tensor | None = None) -> float:
     """Return g from the differences of successive flats (frames, rows, columns), their means made equal.
 
-    The median over pixels of Var / mean: neighbours that share light lower it, a flickering beam does not
-    raise it. Two frames or more; its relative standard error is 1.5 / sqrt(frames pixels).
+    Var over mean, each averaged over the pixels: neighbours that share light lower it, a flickering beam does
+    not raise it. Two frames or more; its relative standard error is at most 2 / sqrt(frames pixels).
     """
     frames = _frames(flats, "flats", 3)
     if len(frames) < 2:
@@ -150,9 +155,12 @@ def numbers_per_photon(flats: Tensor, darks: Tensor | None = None) -> float:
         noise = dark.diff(dim=0).square().mean(0) / 2 if len(dark) > 1 else noise
     signal = frames - still
     level = signal.mean(dim=(1, 2), keepdim=True)
-    steady = signal * (level.mean() / level)
+    scale = level.mean() / level
+    steady = signal * scale
     variance = steady.diff(dim=0).square().mean(0) / 2
-    mean = steady.mean(0)
+    # A frame times s: its photons' variance is s g mean, that of its noise s^2 times as large.
+    share, noise = (scale[1:] + scale[:-1]).mean() / 2, noise * (scale[1:] ** 2 + scale[:-1] ** 2).mean() / 2
+    mean = steady.mean(0) * share
     used = torch.isfinite(variance) & (mean > 0)
     if not bool(used.any()):
         raise value_error("flats", "lie above the darks", "no pixel that does")
@@ -186,6 +194,14 @@ def _averaged(frames: Tensor, average: object) -> Tensor:
         return frames.mean(dim=0)
     # The middle of an even number of frames lies between two of them.
     return frames.double().quantile(0.5, dim=0).to(frames.dtype)
+
+
+def _unlit(darks: Tensor, flats: int) -> float:
+    """Return what a pixel without light may show: how far noise takes averages of `flats` and darks apart."""
+    if len(darks) < 2:
+        return 0.0
+    variance = darks.diff(dim=0).square().mean(0).flatten().nanmedian() / 2
+    return LIT * math.sqrt(float(variance) * (1 / flats + 1 / len(darks)))
 
 
 def _from_neighbours(values: Tensor, bad: Tensor) -> Tensor:

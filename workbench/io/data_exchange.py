@@ -166,6 +166,13 @@ def _angles(node: Any, source: Path, views: int) -> tuple[float, ...]:
     if len(theta) != views or not np.isfinite(theta).all():
         found = f"{source} with {len(theta)}, {int((~np.isfinite(theta)).sum())} of them not finite"
         raise value_error("path", f"hold {views} finite angles, one per view", found)
+    if "units" not in node.attrs and 1 < np.ptp(theta) < 2 * np.pi * (1 + 1 / views):
+        warnings.warn(
+            f"{source} has no unit of theta, which spans {np.ptp(theta):.3g}: taken for degrees. "
+            "If it is in rad: scan.with_(angles=np.degrees(scan.angles)).",
+            UserWarning,
+            stacklevel=4,
+        )
     return tuple((theta * ANGLES[unit]).tolist())
 
 

@@ -118,14 +118,35 @@ def test_an_offset_detector_is_truncated_in_each_view() -> None:
 
 def test_what_no_view_sees_is_said() -> None:
     tall = Grid.from_spacing((16, 16, 16), 1.0)
-    with pytest.warns(CoverageWarning, match=r"\d\d\.\d% of the grid are seen in no view"):
+    with (
+        pytest.warns(CoverageWarning, match=r"\d\d\.\d% of the grid are seen in no view"),
+        pytest.warns(CoverageWarning, match="rows miss"),
+    ):
         cone().operator(tall)
 
 
+def test_what_rows_miss_in_some_views_is_said_with_its_share() -> None:
+    """A voxel z above the plane of the source and d ahead is seen at z D / d: too high where it is near."""
+    scan = cone(row_pitch=1.5, rows=3)
+    z, y, x = (np.moveaxis(np.indices(GRID.shape), 0, -1) - (np.array(GRID.shape) - 1) / 2).reshape(-1, 3).T
+    z, y, x = (values[np.hypot(y, x) <= 8] for values in (z, y, x))
+    theta = np.array(scan.angles)[:, None]
+    beyond = np.abs(z) * 60 / (40 - x * np.sin(theta) + y * np.cos(theta)) > 1.5 * 1.5
+    partly = beyond[:, ~beyond.all(axis=0)]
+    assert 0.1 < partly.mean() < 0.9
+    with pytest.warns(CoverageWarning, match=f"rows miss {100 * partly.mean():.1f}% of what is seen"):
+        scan.operator(GRID)
+    # Where the source moves along, every voxel is out of sight for a while.
+    cone(row_pitch=1.5, rows=6).helical(3.0).operator(GRID)
+
+
 @pytest.mark.parametrize(
-    "scan", [cone(angles=(0.0, 1.0, 0.0, 2.0)), cone(angles=(0.0, 1.0, 2 * math.pi, 2.0))]
+    "last",
+    [0.0, 2 * math.pi, float(np.float32(2 * math.pi))],
+    ids=["equal", "a turn on", "in single precision"],
 )
-def test_repeated_views_are_counted(scan: ConeBeamGeometry) -> None:
+def test_repeated_views_are_counted(last: float) -> None:
+    scan = cone(angles=(0.0, 1.0, last, 2.0))
     with pytest.warns(CoverageWarning, match="1 of 4 views repeat another"):
         scan.operator(GRID)
 

@@ -69,6 +69,20 @@ def test_flats_that_say_nothing_are_an_error_with_their_number_or_repaired(value
     assert torch.allclose(found.line_integrals()[:, 0, 0], INTEGRALS[:, 0, 1])
 
 
+def test_a_dead_pixel_with_the_noise_of_the_darks_is_no_beam() -> None:
+    generator = torch.Generator().manual_seed(1)
+    projections, flats, _ = raw()
+    darks = DARK + 3 * torch.randn(8, ROWS, COLUMNS, dtype=torch.float64, generator=generator)
+    # 2 of sd: above the dark, as half of all dead pixels are.
+    flats[:, 1, 4] = darks.quantile(0.5, dim=0)[1, 4] + 2 * 3 * math.sqrt(1 / 3 + 1 / 8)
+    with pytest.raises(ValueError, match=r"got 1 of 24 pixels .* the first at row, column \[1, 4\]"):
+        transmission(projections, flats, darks, gain=GAIN)
+    found = transmission(projections, flats, darks, gain=GAIN, repair=True)
+    assert bool((found.weights()[:, 1, 4] == 0).all())
+    # Of a single dark, nobody knows the noise.
+    assert not bool(transmission(projections, flats, darks.quantile(0.5, dim=0)).bad.any())
+
+
 def test_rows_of_bad_pixels_have_no_neighbours() -> None:
     projections, flats, darks = raw()
     flats[:, 1] = 0
@@ -119,12 +133,25 @@ def test_the_gain_is_what_photons_make_of_flats() -> None:
     photons = torch.poisson(beam * flicker, generator=generator)
     read = 5 * torch.randn(8, 20, 400, dtype=torch.float64, generator=generator)
     dark = DARK + 5 * torch.randn(8, 20, 400, dtype=torch.float64, generator=generator)
-    # Of 56 000 squares of differences, neighbouring ones dependent: 1.5 / sqrt(64 000) of sd.
-    assert numbers_per_photon(DARK + 1.7 * photons + read, dark) == pytest.approx(1.7, rel=5 * 0.006)
+    # Of 56 000 squares of differences, neighbouring ones dependent: at most 2 / sqrt(64 000) of sd.
+    assert numbers_per_photon(DARK + 1.7 * photons + read, dark) == pytest.approx(1.7, rel=5 * 0.008)
     with pytest.raises(ValueError, match="`flats` must be two frames or more"):
         numbers_per_photon(photons[:1])
     with pytest.raises(ValueError, match="differ by more than the darks"):
         numbers_per_photon(photons[:1].expand(3, 20, 400), dark)
+
+
+@pytest.mark.parametrize("read", [0.0, 40.0])
+def test_a_beam_that_flickers_by_half_has_the_same_gain(read: float) -> None:
+    generator = torch.Generator().manual_seed(4)
+    beam = torch.full((8, 50, 400), 3000.0, dtype=torch.float64)
+    flicker = 1 + 0.5 * (-1.0) ** torch.arange(8, dtype=torch.float64)[:, None, None]
+    photons = torch.poisson(beam * flicker, generator=generator)
+    noise = read * torch.randn(2, 8, 50, 400, dtype=torch.float64, generator=generator)
+    found = numbers_per_photon(DARK + 1.7 * photons + noise[0], DARK + noise[1])
+    # Frames are scaled by 2 and 2 / 3, and the variance of the noise by (4 + 4 / 9) / 2.
+    added = 2.3 * read**2 / (1.7**2 * 3000)
+    assert found == pytest.approx(1.7, rel=5 * 2 / math.sqrt(8 * 50 * 400) * (1 + added))
 
 
 def test_measurements_under_three_laws() -> None:

@@ -56,6 +56,16 @@ def write(
     return path
 
 
+def test_angles_without_a_unit_that_look_like_rad_are_warned_about(tmp_path: Path) -> None:
+    parts = contents()
+    write(tmp_path / "degrees.h5", parts, unit=None)
+    assert np.allclose(read_data_exchange(tmp_path / "degrees.h5").angles, SCAN.angles)
+    write(tmp_path / "rad.h5", parts | {"theta": np.array(SCAN.angles)}, unit=None)
+    with pytest.warns(UserWarning, match=r"has no unit of theta, which spans 3\.11: taken for degrees"):
+        scan = read_data_exchange(tmp_path / "rad.h5")
+    assert np.allclose(scan.with_(angles=np.degrees(scan.angles)).angles, SCAN.angles)
+
+
 def test_a_scan_becomes_an_image(tmp_path: Path) -> None:
     scan = read_data_exchange(write(tmp_path / "scan.h5", contents(), pixel=1.0))
     assert scan.pixel == pytest.approx(0.001)
