@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from operators.checks import check_finite, check_tensor
+from operators.constant import Constant
 from operators.diagonal import Diagonal
 from operators.errors import type_error, value_error
 from operators.identity import Identity
@@ -127,4 +128,4 @@ def _checked(space: Space, mask: Tensor) -> Tensor:
     tail = space.shape[max(space.ndim - weights.ndim, 0) :]
     if weights.ndim > space.ndim or any(w not in (1, n) for w, n in zip(weights.shape, tail, strict=True)):
         raise value_error("mask", f"broadcast to {space.shape}", tuple(weights.shape))
-    return weights
+    return Constant(weights, "mask").value

@@ -121,6 +121,7 @@ def test_a_mask_that_keeps_all_is_unitary() -> None:
         (torch.ones(5) * 1j, True, TypeError, "`mask` must be boolean or real on a real space"),
         (torch.tensor([1, torch.inf, 1, 1, 1]), True, ValueError, "`mask` must hold finite values"),
         (torch.ones(5, dtype=torch.int64), True, TypeError, "`mask` must have dtype"),
+        (torch.ones(5, requires_grad=True), True, ValueError, r"`mask` must not require a gradient"),
         ([True] * 5, True, TypeError, r"`mask` must be a torch\.Tensor"),
         (torch.ones(5), 1, TypeError, "`restrict` must be True or False"),
     ],

@@ -117,7 +117,8 @@ def encoded(
     if isinstance(geometry, SampledCartesianGeometry):
         if not geometry.zero_filled or geometry.mask.ndim > 3:
             expected = "have its samples in place, zero-filled, and no time axis"
-            raise value_error("geometry", expected, geometry, "Calibrate from one frame of k-space.")
+            found = f"zero_filled={geometry.zero_filled} and a mask of shape {tuple(geometry.mask.shape)}"
+            raise value_error("geometry", expected, found, "Calibrate from one frame of k-space.")
         mask = geometry.mask if mask is None else mask
         geometry = geometry.encoding
     encoding = CartesianGeometry.around(grid) if geometry is None else geometry

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -220,12 +222,16 @@ def test_bad_places() -> None:
         espirit_maps(data, PLANE.with_time(TimeAxis(2)), geometry=CartesianGeometry.around(PLANE))
     with pytest.raises(TypeError, match="`geometry` must be a CartesianGeometry, got str"):
         espirit_maps(data, PLANE, geometry="3T")  # type: ignore[arg-type]
-    listed = SampledCartesianGeometry(
-        CartesianGeometry.around(PLANE), torch.ones(40, 1, dtype=torch.bool), zero_filled=False
-    )
-    with pytest.raises(ValueError, match="`geometry` must have its samples in place"):
-        espirit_maps(data, PLANE, geometry=listed)
     assert data.shape[0] == COILS
+
+
+@pytest.mark.parametrize(("shape", "zero_filled"), [((40, 1), False), ((2, 1, 40, 1), True)])
+def test_lists_and_frames_of_samples(shape: tuple[int, ...], zero_filled: bool) -> None:
+    encoding = CartesianGeometry.around(PLANE)
+    geometry = SampledCartesianGeometry(encoding, torch.ones(shape, dtype=torch.bool), zero_filled)
+    found = f"got zero_filled={zero_filled} and a mask of shape {tuple(geometry.mask.shape)}"
+    with pytest.raises(ValueError, match=f"`geometry` must have its samples in place, .*{re.escape(found)}"):
+        espirit_maps(plane_data(), PLANE, geometry=geometry)
 
 
 def test_a_radial_scan_is_calibrated_from_what_it_looks_like_on_a_box() -> None:
