@@ -70,7 +70,10 @@ class CentreOfRotation(Calibration):
 
 @dataclass(frozen=True, eq=False)
 class CoilMaps(Calibration):
-    """Complex sensitivities of receiver coils, (coils, z, y, x) on `grid`."""
+    """Complex sensitivities of receiver coils, (coils, z, y, x) on `grid`.
+
+    On a grid without a time axis they are those of every frame.
+    """
 
     maps: Tensor
     grid: Grid
@@ -96,7 +99,10 @@ class CoilMaps(Calibration):
 
 @dataclass(frozen=True, eq=False)
 class Field(Calibration):
-    """A known factor per voxel, (z, y, x) on `grid`: a receive bias, an illumination profile."""
+    """A known factor per voxel, (z, y, x) on `grid`: a receive bias, an illumination profile.
+
+    On a grid without a time axis it is that of every frame.
+    """
 
     values: Tensor
     grid: Grid
@@ -166,6 +172,7 @@ def _check_on_grid(values: Tensor, grid: Grid, argument: str, *, leading: int) -
 
 
 def _check_same_place(own: Grid, grid: Grid, argument: str) -> None:
-    if not own.matches(grid):
+    # One without a time axis serves every frame.
+    if not own.matches(grid if own.time is not None else grid.with_time(None)):
         remedy = "Resample the calibration on the grid of the reconstruction."
         raise value_error(argument, f"be the grid of the reconstruction, {grid!r}", own, remedy)

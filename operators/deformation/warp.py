@@ -58,10 +58,22 @@ class Warp(LinearOperator):
         lead = domain.shape[:-3]
         there = target.with_time(moving.time)
         super().__init__(domain, Space((*lead, *target.shape), domain.is_complex, there, domain.is_vector))
+        if isinstance(field, Tensor) and field.requires_grad:
+            remedy = (
+                "To differentiate in the field: WarpField or warp(...). Here: field.detach()."
+            )
+            raise value_error(argument, "not require a gradient", "one that does", remedy)
         self.field = Constant(_one_field(field, target, argument), argument)
         if message := folding(field, target, argument):
             warnings.warn(message, FoldingWarning, stacklevel=2)
         self._stencil = Placement.of_grid(moving, target, boundary, field.device).at(field[None])
+        if self._stencil.inside is not None and not bool(self._stencil.inside.any()):
+            warnings.warn(
+                f"`{argument}` leads out of the image from every voxel: all values are 0. Displacements are "
+                "in mm, and lead from the grid of the values to the image.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _apply(self, x: Tensor) -> Tensor:
         stencil = self._stencil.like(x.real if x.is_complex() else x)

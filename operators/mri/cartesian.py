@@ -73,6 +73,7 @@ class CartesianGeometry:
     ) -> CartesianGeometry:
         """Return the encoding of exactly `grid`, zero phase at its FFT centre, index N // 2.
 
+        That centre is the origin of its `frame`, which a trajectory through the same place needs as well.
         `readout_oversampling` widens the field of view along x, with as many samples more.
         """
         factor = check_count(readout_oversampling, "readout_oversampling")

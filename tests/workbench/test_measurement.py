@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from operators.ct import ParallelBeamGeometry
-from operators.grid import Grid
+from operators.grid import Grid, TimeAxis
 from operators.identity import Identity
 from operators.mri.cartesian import CartesianGeometry
 from operators.mri.coils import Coils
@@ -64,6 +64,11 @@ def test_coil_maps_and_a_field_chain() -> None:
     posterior = Posterior(Flat(space), measurement.likelihood(GRID))
     found = sample(posterior, ConjugateGradient(200, 1e-10)).tensor()[0]
     assert torch.allclose(found, x, atol=1e-6)
+    # What was calibrated on still images serves every frame of a film.
+    film = GRID.with_time(TimeAxis(2))
+    frames = torch.stack([x, 2 * x])
+    data = torch.stack([expected, 2 * expected], dim=1)
+    assert torch.allclose(measurement.with_(data=data).operator(film)(frames), data)
 
 
 def seeded(*shape: int, is_complex: bool = False) -> torch.Tensor:

@@ -305,10 +305,17 @@ ZERO = identity_field(GRID)
 def test_a_field_that_folds_is_told_with_its_share() -> None:
     folds = ZERO.double()
     folds[:2] = -2 * positions(GRID)[:2]  # turns half round: no fold
-    Warp(FIELD, folds)
+    Warp(FIELD, folds, boundary="edge")
     folds[2] = -2 * positions(GRID)[2]  # and mirrors
     with pytest.warns(FoldingWarning, match=r"`field` must have a positive Jacobian .* share of 1\."):
-        Warp(FIELD, folds)
+        Warp(FIELD, folds, boundary="edge")
+
+
+def test_a_field_that_leads_out_of_the_image_everywhere_is_told() -> None:
+    far = ZERO.double() + 1e3  # micrometres, say
+    with pytest.warns(UserWarning, match=r"`field` leads out of the image from every voxel: .* in mm"):
+        Warp(FIELD, far)
+    Warp(FIELD, far, boundary="edge")
 
 
 @pytest.mark.parametrize(
