@@ -59,9 +59,7 @@ class Warp(LinearOperator):
         there = target.with_time(moving.time)
         super().__init__(domain, Space((*lead, *target.shape), domain.is_complex, there, domain.is_vector))
         if isinstance(field, Tensor) and field.requires_grad:
-            remedy = (
-                "To differentiate in the field: WarpField or warp(...). Here: field.detach()."
-            )
+            remedy = "To differentiate in the field: WarpField or warp(...). Here: field.detach()."
             raise value_error(argument, "not require a gradient", "one that does", remedy)
         self.field = Constant(_one_field(field, target, argument), argument)
         if message := folding(field, target, argument):

@@ -7,7 +7,6 @@ must repeat bit by bit use engine="torch".
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.extras import require
+from operators.mri.plans import TOGETHER, KeptPlans, asked
 
 FloatArray = NDArray[np.float64]
-
-TOGETHER = 32
-KEPT = 8
 
 
 class CufinufftSums:
@@ -40,8 +37,8 @@ class CufinufftSums:
         angle = torch.from_numpy(2 * math.pi * (frequency - np.floor(frequency + 0.5)))
         self._points = [a.to(device=device, dtype=dtype).contiguous() for a in angle.T]
         self._shape = shape
-        self._accuracy = max(accuracy, 1e-6 if single else 1e-15)
-        self._plans: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
+        self._accuracy = asked(accuracy, single=single)
+        self._plans = KeptPlans()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, samples) from images (batch, *shape)."""
@@ -61,10 +58,9 @@ class CufinufftSums:
 
     def _plan(self, kind: int, count: int) -> Any:
         stream = int(torch.cuda.current_stream(self._device).cuda_stream)
-        key = (kind, count, stream)
-        if key in self._plans:
-            self._plans.move_to_end(key)
-            return self._plans[key]
+        return self._plans.get((kind, count, stream), lambda: self._made(kind, count, stream))
+
+    def _made(self, kind: int, count: int, stream: int) -> Any:
         index = self._device.index
         package = require("cufinufft", feature="The cufinufft engine", extra="mri")
         plan = package.Plan(
@@ -79,14 +75,7 @@ class CufinufftSums:
             modeord=0,
         )
         plan.setpts(*self._points)
-        self._plans[key] = plan
-        if len(self._plans) > KEPT:
-            self._plans.popitem(last=False)
         return plan
-
-    def __getstate__(self) -> dict[str, object]:
-        # Plans belong to this process: a copy makes its own.
-        return {**self.__dict__, "_plans": OrderedDict()}
 
 
 def make(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.extras import require
+from operators.mri.plans import TOGETHER, KeptPlans, asked
 
 FloatArray = NDArray[np.float64]
-
-#: Images in one call: enough to share the work on the points, few enough to bound the memory.
-TOGETHER = 32
-#: Plans kept: two ways, a full block and a rest, for two sizes of batches.
-KEPT = 8
 
 
 class FinufftSums:
@@ -33,14 +28,13 @@ class FinufftSums:
         angle = 2 * math.pi * (frequency - np.floor(frequency + 0.5))
         self._points = [np.ascontiguousarray(a, np.float32 if single else np.float64) for a in angle.T]
         self._shape = shape
-        # finufft takes it for a measure of its window: in one dimension the sum is 2.4 times as far off.
-        self._accuracy = max(accuracy / 2.5, 1e-6 if single else 1e-15)
+        self._accuracy = asked(accuracy, single=single)
         # The small upsampling is 2 to 5 times faster. Its window falls off towards the edges of the image,
         # where the adjoint divides by it: that amplifies single-precision rounding, to an adjoint that is
         # 4e-5 off for a smooth image seen along 400 spokes.
         enough = 1e-3 if single else 1e-9
         self._upsampling = 1.25 if accuracy >= enough else 2.0
-        self._plans: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
+        self._plans = KeptPlans()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, samples) from images (batch, *shape)."""
@@ -69,10 +63,9 @@ class FinufftSums:
         return torch.from_numpy(out)
 
     def _plan(self, kind: int, count: int, threads: int) -> Any:
-        key = (kind, count, threads)
-        if key in self._plans:
-            self._plans.move_to_end(key)
-            return self._plans[key]
+        return self._plans.get((kind, count, threads), lambda: self._made(kind, count, threads))
+
+    def _made(self, kind: int, count: int, threads: int) -> Any:
         package = require("finufft", feature="The finufft engine", extra="mri")
         plan = package.Plan(
             kind,
@@ -89,14 +82,7 @@ class FinufftSums:
             modeord=0,
         )
         plan.setpts(*self._points)
-        self._plans[key] = plan
-        if len(self._plans) > KEPT:
-            self._plans.popitem(last=False)
         return plan
-
-    def __getstate__(self) -> dict[str, object]:
-        # Plans belong to this process: a copy makes its own.
-        return {**self.__dict__, "_plans": OrderedDict()}
 
 
 def make(
