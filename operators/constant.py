@@ -24,13 +24,13 @@ class Constant:
     The last conversion is kept: a mask given in double precision is not converted on every call.
     """
 
-    def __init__(self, value: Tensor, argument: str = "value") -> None:
+    def __init__(self, value: Tensor, argument: str = "value", remedy: str = "") -> None:
         if value.requires_grad:
             raise value_error(
                 argument,
                 "not require a gradient: operators are differentiated in their argument only",
                 "requires_grad=True",
-                f"Pass {argument}.detach().",
+                remedy or f"Pass {argument}.detach().",
             )
         # A copy: what the caller does to his tensor afterwards does not change the operator.
         self.value = value.clone()

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from operators.checks import check_tensor
+from operators.ct.engines import ENGINES, missing
 from operators.ct.seen_from import FLAT, PARALLEL, SeenFrom
 from operators.ct.views import Views
 from operators.errors import value_error
-from operators.extras import MissingExtraError, require
+from operators.extras import require
 from operators.grid import Grid
 
 __all__ = ["back_project"]
@@ -36,7 +37,8 @@ def back_project(grid: Grid, views: Views, data: Tensor, *, engine: str = "auto"
         raise value_error("engine", "be 'auto', 'numba' or 'torch'", repr(engine))
     seen = SeenFrom.of(Grid.require(grid), views)
     if engine == "auto":
-        engine = "numba" if data.device.type == "cpu" and _has_numba() else "torch"
+        compiled = data.device.type == "cpu" and not missing(ENGINES["numba"]["volume"])
+        engine = "numba" if compiled else "torch"
     if engine == "torch":
         return _by_torch(seen, data)
     if data.device.type != "cpu":
@@ -85,11 +87,3 @@ def _interpolated(image: Tensor, column: Tensor, row: Tensor) -> Tensor:
         align_corners=True,
     )
     return torch.where(inside, found.reshape(inside.shape), 0.0)
-
-
-def _has_numba() -> bool:
-    try:
-        require("numba", feature="The numba back-projection", extra="ct")
-    except MissingExtraError:
-        return False
-    return True

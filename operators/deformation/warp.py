@@ -58,10 +58,8 @@ class Warp(LinearOperator):
         lead = domain.shape[:-3]
         there = target.with_time(moving.time)
         super().__init__(domain, Space((*lead, *target.shape), domain.is_complex, there, domain.is_vector))
-        if isinstance(field, Tensor) and field.requires_grad:
-            remedy = "To differentiate in the field: WarpField or warp(...). Here: field.detach()."
-            raise value_error(argument, "not require a gradient", "one that does", remedy)
-        self.field = Constant(_one_field(field, target, argument), argument)
+        remedy = "To differentiate in the field: WarpField or warp(...). Here: field.detach()."
+        self.field = Constant(_one_field(field, target, argument), argument, remedy)
         if message := folding(field, target, argument):
             warnings.warn(message, FoldingWarning, stacklevel=2)
         self._stencil = Placement.of_grid(moving, target, boundary, field.device).at(field[None])
