@@ -27,6 +27,8 @@ class Capabilities:
     spaces: frozenset[str] = FIELDS
     #: Whether it needs a measurement.
     likelihood: bool = True
+    #: Whether it draws from the prior and would not look at a measurement.
+    prior_only: bool = False
     #: Whether the operator has to be linear, its adjoint exact.
     linear: bool = False
     #: Whether -log p(y | u) has to be a quadratic |B u - z|^2 / 2.
@@ -38,7 +40,7 @@ class Capabilities:
     noise: frozenset[str] | None = None
     #: Whether it goes backward through the prior's network.
     backprop: bool = False
-    #: Whether it is right only with the score of a density, not with a network's guess.
+    #: Whether it makes scores of the prior's denoiser: not fit for denoisers that are no posterior mean.
     calibrated_score: bool = False
     priors: tuple[type[Prior], ...] = (Denoiser,)
 
@@ -58,10 +60,10 @@ class Capabilities:
             yield f"`prior` must be a {wanted}, got {type(prior).__name__}. Or use another solver."
         if self.backprop and not prior.differentiable:
             yield f"`prior` must be differentiable, got {type(prior).__name__}."
-        if self.calibrated_score and not prior.exact:
+        if self.calibrated_score and not prior.calibrated_score:
             yield (
-                f"`prior` must have the score of a density, got {type(prior).__name__}, which approximates "
-                "one. Use a solver that allows for it."
+                "`prior` must give posterior means, for scores to be made of them, "
+                f"got {type(prior).__name__}, which does not. Use it in a plug-and-play solver."
             )
         if self.calibrated_score and not prior.proper:
             yield (
@@ -69,10 +71,12 @@ class Capabilities:
                 "Use one with a finite mass, or a solver of point estimates."
             )
         if likelihood is None:
-            if self.likelihood:
+            if self.likelihood and not self.prior_only:
                 yield "`posterior` must have a likelihood, got a prior alone. Posterior(prior, likelihood)."
             return
         operator = likelihood.operator
+        if self.prior_only:
+            yield f"`posterior` must have no likelihood, which would be ignored, got {likelihood!r}."
         if self.linear and not likelihood.is_linear:
             yield f"`operator` must be linear, got {operator!r}. Use a solver for nonlinear operators."
         if self.linear_gaussian and not likelihood.is_linear_gaussian:

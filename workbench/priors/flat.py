@@ -21,6 +21,7 @@ class Flat(Denoiser):
     """The flat prior on fields: real, complex or vector fields, with any components."""
 
     exact = True
+    calibrated_score = True
     proper = False
 
     def __init__(self, space: Space, units: Units | None = None) -> None:

@@ -19,7 +19,8 @@ def shipped_priors() -> set[type[Prior]]:
     found: set[type[Prior]] = set()
     for module in pkgutil.walk_packages(workbench.priors.__path__, "workbench.priors."):
         for _, member in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            if issubclass(member, Prior) and member.__module__ == module.name:
+            ours = issubclass(member, Prior) and member.__module__ == module.name
+            if ours and not inspect.isabstract(member):
                 found.add(member)
     return found - {Prior, Denoiser}
 
