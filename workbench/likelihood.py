@@ -51,13 +51,14 @@ T = TypeVar("T")
 class Likelihood:
     """p(data | operator(x) + offset) under `noise`; `offset` is what would be measured at x = 0.
 
-    The data are kept in their own precision and served in that of x.
+    The data are kept in their own precision and served in that of x; `unit` is what x is in, if known.
     """
 
     operator: Operator
     noise: Noise
     data: Tensor
     offset: Tensor | None = None
+    unit: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.operator, Operator):
@@ -234,9 +235,9 @@ class Likelihood:
             operator = operator @ affine
         data = None if total is None else self.noise.shifted(self.data, total)
         if data is not None:
-            return replace(self, operator=operator, data=data, offset=None)
+            return replace(self, operator=operator, data=data, offset=None, unit="")
         unchanged = operator is self.operator and total is self.offset
-        return self if unchanged else replace(self, operator=operator, offset=total)
+        return self if unchanged else replace(self, operator=operator, offset=total, unit="")
 
     # -- without checks --------------------------------------------------------------------------
 

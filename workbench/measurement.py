@@ -110,4 +110,5 @@ class Measurement:
 
     def likelihood(self, grid: Grid) -> Likelihood:
         """Return p(data | image) as a function of images on `grid`."""
-        return Likelihood(self.operator(grid), self.noise, self.data)
+        unit = getattr(self.geometry, "image_unit", "")
+        return Likelihood(self.operator(grid), self.noise, self.data, unit=unit)

@@ -50,6 +50,14 @@ class Posterior:
             self.likelihood: Likelihood | None = None
             return
         prior.space.check_same(likelihood.domain, "likelihood.operator.domain")
+        if "" not in (likelihood.unit, self.units.unit) and likelihood.unit != self.units.unit:
+            raise value_error(
+                "units",
+                f"lead to the unit of the measured image, {likelihood.unit!r}",
+                repr(self.units.unit),
+                "Say what scale and offset lead to it: Posterior(prior, likelihood, units=Units(scale, "
+                f"offset, {likelihood.unit!r})); from HU it is units=hounsfield_units(energy).",
+            )
         self.likelihood = likelihood.rescaled(self.units.scale, self.units.offset)
 
     @property

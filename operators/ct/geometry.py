@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -26,6 +26,9 @@ __all__ = ["Geometry", "RotationGeometry"]
 
 class Geometry(ABC):
     """A scan, as a value: where its rays ran."""
+
+    #: Line integrals have no unit.
+    image_unit: ClassVar[str] = "1/mm"
 
     @abstractmethod
     def views(self) -> Views:

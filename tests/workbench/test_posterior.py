@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from operators.base import Operator
+from operators.ct import ParallelBeamGeometry
 from operators.diagonal import Diagonal
 from operators.space import Space
 from tests.problems import PROBLEMS, UNITS, grid_of, posterior_of, prior_on
+from workbench.calibrate.hounsfield import hounsfield_units
 from workbench.driver import sample
 from workbench.likelihood import Likelihood
+from workbench.measurement import Measurement
 from workbench.noise.gaussian import Gaussian
 from workbench.noise.poisson import PoissonTransmission
 from workbench.posterior import Posterior
@@ -106,3 +109,17 @@ def test_what_does_not_fit_together_is_refused() -> None:
 def test_units_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         Units(**options)  # type: ignore[arg-type]
+
+
+def test_a_prior_in_another_unit_than_the_measured_image_is_refused() -> None:
+    grid = grid_of(8)
+    geometry = ParallelBeamGeometry.around(grid, 6)
+    data = torch.zeros(geometry.operator(grid).codomain.shape)
+    likelihood = Measurement(data, geometry, Gaussian(0.1)).likelihood(grid)
+    assert likelihood.unit == "1/mm"
+    in_hu = Flat(Space.field(grid), Units(1000.0, 0.0, "HU"))
+    with pytest.raises(ValueError, match="lead to the unit of the measured image, '1/mm', got 'HU'"):
+        Posterior(in_hu, likelihood)
+    # The scale that leads to 1/mm, or a prior that does not say: both are fine.
+    assert Posterior(in_hu, likelihood, units=hounsfield_units(70.0)).units.unit == "1/mm"
+    assert Posterior(Flat(Space.field(grid)), likelihood).units.unit == ""
