@@ -45,7 +45,9 @@ EXTRAS = (
     "pydicom",
     "highdicom",
     "monai",
+    "diffusers",
     "skimage",
+    "pywt",
     "napari",
     "dask",
     "distributed",
@@ -106,7 +108,7 @@ def test_a_missing_extra_names_the_feature_and_the_command(code: str, feature: s
 
 
 def test_the_extras_blocked_above_are_those_of_the_distribution() -> None:
-    names = {"astra-toolbox": "astra", "scikit-image": "skimage"}
+    names = {"astra-toolbox": "astra", "scikit-image": "skimage", "PyWavelets": "pywt"}
     declared = set()
     for requirement in distribution("inverse-workbench").requires or []:
         name = requirement.split(";")[0].strip()

@@ -21,7 +21,8 @@ USER_EXTRAS = {
     "siemens": {"twixtools"},
     "dicom": {"pydicom", "highdicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm"},
     "train": {"monai"},
-    "image": {"scikit-image"},
+    "diffusers": {"diffusers"},
+    "image": {"scikit-image", "PyWavelets"},
     "viewer": {"napari"},
     "cluster": {"dask[distributed]"},
 }

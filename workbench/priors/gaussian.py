@@ -60,6 +60,7 @@ class Gaussian(Denoiser):
     """
 
     exact = True
+    calibrated_score = True
 
     def __init__(self, mean: complex | Tensor, root: LinearOperator, units: Units | None = None) -> None:
         if not isinstance(root, LinearOperator):
