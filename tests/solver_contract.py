@@ -6,7 +6,8 @@
         def make(self):
             return DPS(...)
 
-`make` returns a cheap instance; `posterior` a problem that it can solve. That its answers are right
+`make` returns a cheap instance; `posterior` a problem that it can solve: of a solver that draws from the
+prior alone, a prior. One of tokens brings its own problems. That its answers are right
 is each solver's own test, against a closed form; what holds of all is here: answers follow from
 seed and draw alone, resuming changes nothing, nothing is hidden in the solver, units are nobody's
 business but the posterior's.
@@ -23,13 +24,16 @@ import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator
-from tests.problems import UNITS, posterior_of
+from operators.space import Space
+from tests.problems import UNITS, grid_of, posterior_of, prior_on
 from workbench.callbacks import Callback, StepEvent
+from workbench.capabilities import CapabilityError
 from workbench.driver import sample
 from workbench.guards import DivergedError
 from workbench.kinds import Kind
 from workbench.likelihood import Likelihood
 from workbench.posterior import Posterior
+from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.samples import Samples
 from workbench.snapshot import pack, unpack
@@ -78,6 +82,27 @@ class Poisoned(LinearOperator):
         return self._spoilt(self.op._apply_adjoint(y))
 
 
+class PoisonedDenoiser(Denoiser):
+    """A prior that gives NaN once `left` evaluations are used up."""
+
+    exact = calibrated_score = True
+
+    def __init__(self, prior: Denoiser, left: int) -> None:
+        super().__init__(prior.space, prior.units)
+        self.prior, self.left, self.law = prior, [left], prior.law
+        self.knows_pure_noise = prior.knows_pure_noise
+
+    def _spoilt(self, x: Tensor) -> Tensor:
+        self.left[0] -= 1
+        return x * torch.nan if self.left[0] < 0 else x
+
+    def _denoise(self, z: Tensor, sigma: Tensor) -> Tensor:
+        return self._spoilt(self.prior._denoise(z, sigma))
+
+    def _denoise_scaled(self, u: Tensor, inv_sigma: Tensor) -> Tensor:
+        return self._spoilt(self.prior._denoise_scaled(u, inv_sigma))
+
+
 def close(a: Tensor, b: Tensor, bound: float) -> bool:
     return bool((a - b).abs().max() <= bound * b.abs().max())
 
@@ -88,6 +113,10 @@ class SolverContract:
     covers: tuple[type[Solver[Any]], ...] = ()
     #: Draws of a run in these tests.
     draws = 5
+    #: What answers in single precision come in.
+    single_dtypes = (torch.float32, torch.complex64)
+    #: Whether its answers have a unit: tokens have none.
+    has_units = True
 
     def make(self) -> Solver[Any]:
         """Return a cheap instance."""
@@ -95,13 +124,41 @@ class SolverContract:
 
     def posterior(self, dtype: torch.dtype = torch.float64, units: Units = UNITS) -> Posterior:
         """Return a problem on a small grid, with data in the real precision `dtype`."""
+        if self.prior_only:
+            return Posterior(prior_on(Space.field(grid_of(8)), units))
         return posterior_of("ct", dtype=dtype, units=units)
 
-    def run(self, posterior: Posterior | None = None, **options: Any) -> Samples:
+    def posterior_complex(self) -> Posterior:
+        """Return a problem on complex images, of the same prior family."""
+        if self.prior_only:
+            return Posterior(prior_on(Space.field(grid_of(8), is_complex=True)))
+        return posterior_of("coils")
+
+    def poisoned(self, after: int) -> Posterior:
+        """Return the problem with what it calls, A or the prior, giving NaN `after` calls from now."""
+        posterior = self.posterior()
+        likelihood = posterior.physical_likelihood
+        if likelihood is None:
+            return Posterior(PoisonedDenoiser(posterior.prior, after))  # type: ignore[arg-type]
+        spoilt = Poisoned(likelihood.operator)  # type: ignore[arg-type]
+        bad = Posterior(posterior.prior, Likelihood(spoilt, likelihood.noise, likelihood.data))
+        spoilt.left[0] = after
+        return bad
+
+    @property
+    def prior_only(self) -> bool:
+        return bool(self.covers[0].capabilities.prior_only)
+
+    def run(
+        self, posterior: Posterior | None = None, precision: torch.dtype = torch.float64, **options: Any
+    ) -> Samples:
         solver = self.make()
         if not solver.deterministic:
             options.setdefault("draws", self.draws)
-        return sample(self.posterior() if posterior is None else posterior, solver, **options)
+        problem = self.posterior(precision) if posterior is None else posterior
+        if problem.likelihood is None:
+            options.setdefault("dtype", precision)
+        return sample(problem, solver, **options)
 
     # -- what it is ------------------------------------------------------------------------------
 
@@ -150,13 +207,14 @@ class SolverContract:
             pytest.skip("it has no microbatches")
         for dtype in (torch.float64, torch.float32):
             posterior = self.posterior(dtype)
-            whole = self.run(posterior, microbatch=self.draws).tensor()
+            whole = self.run(posterior, dtype, microbatch=self.draws).tensor()
             for size in (1, 3):
-                assert close(self.run(posterior, microbatch=size).tensor(), whole, 1e-5), (dtype, size)
+                other = self.run(posterior, dtype, microbatch=size).tensor()
+                assert close(other, whole, 1e-5), (dtype, size)
 
     def test_single_precision_is_close_to_double(self) -> None:
-        single, double = (self.run(self.posterior(t)).tensor() for t in (torch.float32, torch.float64))
-        assert single.dtype in (torch.float32, torch.complex64)
+        single, double = (self.run(precision=t).tensor() for t in (torch.float32, torch.float64))
+        assert single.dtype in self.single_dtypes
         assert close(single.to(double.dtype), double, 1e-3)
 
     # -- state -----------------------------------------------------------------------------------
@@ -203,8 +261,12 @@ class SolverContract:
     # -- units, costs, failures --------------------------------------------------------------------
 
     def test_units_times_a_thousand_give_the_same_draws(self) -> None:
-        plain = self.run().tensor()
         other = Units(1000 * UNITS.scale, 1000 * UNITS.offset, "1/m")
+        if not self.has_units:
+            with pytest.raises(ValueError, match="`units` must be the identity"):
+                self.posterior(units=other)
+            return
+        plain = self.run().tensor()
         scaled = self.run(self.posterior(units=other))
         assert scaled.unit == "1/m"
         assert close(scaled.tensor(), 1000 * plain, 1e-9)
@@ -216,16 +278,20 @@ class SolverContract:
         number = solver.particles or (1 if solver.deterministic else self.draws)
         for name in ("network_evaluations", "backward_passes", "operator_calls"):
             assert getattr(cost, name) * number <= ledger[name], name
-        assert ledger["operator_calls"] + ledger["solves"] > 0
+        if self.prior_only:
+            assert ledger["network_evaluations"] > 0
+        else:
+            assert ledger["operator_calls"] + ledger["solves"] > 0
+
+    def test_a_measurement_is_refused_by_what_would_not_look_at_it(self) -> None:
+        if not self.prior_only:
+            pytest.skip("it looks at measurements")
+        with pytest.raises(CapabilityError, match="`posterior` must have no likelihood, which would be"):
+            self.run(posterior_of("ct"))
 
     def test_a_nan_stops_the_run_and_says_where(self) -> None:
-        posterior = self.posterior()
-        likelihood = posterior.physical_likelihood
-        assert likelihood is not None
         for after in (0, 1, 7):
-            poisoned = Poisoned(likelihood.operator)
-            bad = Posterior(posterior.prior, Likelihood(poisoned, likelihood.noise, likelihood.data))
-            poisoned.left[0] = after
+            bad = self.poisoned(after)
             try:
                 self.run(bad)
             except DivergedError as error:
@@ -236,10 +302,9 @@ class SolverContract:
                 pytest.fail(f"not reported by the driver: {error}")
 
     def test_complex_fields(self) -> None:
-        posterior = self.posterior_complex()
-        samples = self.run(posterior)
+        if "complex field" not in self.covers[0].capabilities.spaces:
+            with pytest.raises(CapabilityError, match="`prior.space` must be"):
+                self.run(self.posterior_complex())
+            return
+        samples = self.run(self.posterior_complex())
         assert samples.tensor().is_complex()
-
-    def posterior_complex(self) -> Posterior:
-        """Return a problem on complex images, of the same prior family."""
-        return posterior_of("coils")

@@ -12,7 +12,6 @@ from tests.workbench.toys import (
     ImportanceSampling,
     IndependentTokens,
     ParticleState,
-    Unmask,
     Walk,
     prior_only,
     walk,
@@ -30,6 +29,7 @@ from workbench.random import Keys
 from workbench.solvers.annealed_langevin import AnnealedLangevin
 from workbench.solvers.conjugate_gradient import ConjugateGradient
 from workbench.solvers.exact_gaussian import ExactGaussian
+from workbench.solvers.unmasking import Unmasking
 from workbench.store import StoreFull, TensorStore
 from workbench.units import Units
 
@@ -40,12 +40,12 @@ def test_tokens_go_through_the_same_driver() -> None:
     space = Space.tokens(grid_of(8), 3)
     chances = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     posterior = Posterior(IndependentTokens(space, chances))
-    samples = sample(posterior, Unmask(), draws=200, seed=1)
+    samples = sample(posterior, Unmasking(16), draws=200, seed=1)
     tokens = samples.tensor()
     assert tokens.dtype == torch.int64
     counts = torch.bincount(tokens.flatten(), minlength=3) / tokens.numel()
     assert torch.allclose(counts.double(), chances, atol=0.02)
-    few = sample(posterior, Unmask(), draws=3, seed=1).tensor()
+    few = sample(posterior, Unmasking(16), draws=3, seed=1).tensor()
     assert torch.equal(few, tokens[:3])
     with pytest.raises(CapabilityError, match="`prior.space` must be a complex field or"):
         sample(posterior, ExactGaussian(), draws=1)

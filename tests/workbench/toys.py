@@ -15,65 +15,26 @@ from workbench.driver import sample
 from workbench.kinds import Kind
 from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
-from workbench.priors.base import Denoiser, Prior
+from workbench.priors.base import Denoiser
+from workbench.priors.tokens import TokenPrior
 from workbench.random import Keys
 from workbench.samples import Samples
 from workbench.solvers.base import Cost, Info, Solver
 from workbench.store import TensorStore
 
 
-class IndependentTokens(Prior):
+class IndependentTokens(TokenPrior):
     """Every voxel of class c with probability `chances[c]`."""
 
     exact = True
+    calibrated_score = True
 
     def __init__(self, space: Space, chances: Tensor) -> None:
         super().__init__(space)
         self.chances = chances
 
-    def conditional(self, tokens: Tensor) -> Tensor:
+    def _conditional(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return self.chances.expand(*tokens.shape, len(self.chances))
-
-
-@dataclass(frozen=True)
-class TokenState:
-    tokens: Tensor
-    known: Tensor
-
-
-@dataclass(frozen=True)
-class Unmask(Solver[TokenState]):
-    """Unmasks the voxels of a token field in raster order, a few at each step."""
-
-    steps: int = 4
-
-    kind: ClassVar[Kind] = Kind.EXACT_SAMPLE  # type: ignore[misc]
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        spaces=frozenset({"token field"}), likelihood=False, priors=(IndependentTokens,)
-    )
-    state_type: ClassVar[type[TokenState]] = TokenState
-
-    def plan(self, posterior: Posterior) -> SolverPlan:
-        size = posterior.space.size
-        return SolverPlan({"until": tuple(size * (i + 1) // self.steps for i in range(self.steps))})
-
-    def init(self, posterior: Posterior, keys: Keys, like: Tensor) -> TokenState:
-        tokens = like.new_zeros((len(keys.draws), *posterior.space.shape))
-        return TokenState(tokens, torch.zeros_like(tokens, dtype=torch.bool))
-
-    def step(
-        self, posterior: Posterior, state: TokenState, row: PlanRow, keys: Keys
-    ) -> tuple[TokenState, Info]:
-        chances = posterior.prior.conditional(state.tokens)  # type: ignore[attr-defined]
-        u = keys.uniforms(posterior.space.shape, "unmask", like=torch.empty(0, dtype=torch.float64))
-        fresh = (u[..., None] > chances.cumsum(-1)).sum(-1)
-        known = torch.arange(posterior.space.size).reshape(posterior.space.shape) < row.number("until")
-        known = known.expand_as(state.known)
-        tokens = torch.where(known & ~state.known, fresh, state.tokens)
-        return TokenState(tokens, known), Info(tokens, {"known": known.flatten(1).double().mean(1)})
-
-    def answer(self, posterior: Posterior, state: TokenState) -> Tensor:
-        return state.tokens
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@
 
 S counts real components: w has standard deviation 1 in each, and in a complex field S is the
 covariance of the real part and of the imaginary part, half of E[(u - mean) (u - mean)^H]. Where S is
-singular, sigma = 0 gives the limit: mean + the part of z - mean in the range of S.
+singular, sigma = 0 gives the limit: mean + the part of z - mean in the range of S. For v = a x + c noise,
+which is z for a = 1 and the scaled u for c = 1:
+
+    E[x | v] = mean + a S (a^2 S + c^2 I)^-1 (v - a mean)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Self, cast
 
 import torch
@@ -25,29 +26,14 @@ from operators.errors import NoClosedFormError, type_error, value_error
 from operators.linear import LinearOperator
 from operators.matrix import Matrix
 from operators.space import Space
-from operators.spectrum import Spectrum
 from workbench.priors.base import Denoiser, _level
+from workbench.priors.eigen import Eigen, eigen_of
 from workbench.priors.flat import require_field
 from workbench.priors.matern import matern_power
 from workbench.random import Keys
 from workbench.units import Units
 
 __all__ = ["DenseGaussian", "Gaussian", "SpectralGaussian"]
-
-
-@dataclass(frozen=True)
-class _Eigen:
-    """S = basis spectrum basis^H with basis basis^H = I; no basis: the spectrum alone."""
-
-    basis: LinearOperator | None
-    spectrum: Spectrum
-
-    def apply(self, v: Tensor, function: Callable[[Tensor, Tensor], Tensor], c: Tensor) -> Tensor:
-        """Return function(S, c) v for `v` (batch, ...) and `c` (batch), in double precision."""
-        inner = v if self.basis is None else self.basis.apply_adjoint(v)
-        column = c.double().reshape(-1, *[1] * (inner.ndim - 1))
-        result = self.spectrum.apply(inner, lambda values: function(values, column))
-        return result if self.basis is None else self.basis.apply(result)
 
 
 class Gaussian(Denoiser):
@@ -61,6 +47,7 @@ class Gaussian(Denoiser):
 
     exact = True
     calibrated_score = True
+    knows_pure_noise = True
 
     def __init__(self, mean: complex | Tensor, root: LinearOperator, units: Units | None = None) -> None:
         if not isinstance(root, LinearOperator):
@@ -103,23 +90,46 @@ class Gaussian(Denoiser):
     def log_density(self, u: Tensor) -> Tensor:
         """Return log p(u) per batch element in double precision, with its constant."""
         self.space.check(u, "u")
-        own = self._beside(u)
-        eigen = own._known("density")
-        modes = self.space if eigen.basis is None else eigen.basis.domain
-        values = eigen.spectrum.values.double().expand(modes.shape)
-        if not bool((values > 0).all()):
+        return self.smoothed_log_density(u, 0.0)
+
+    def smoothed_log_density(self, z: Tensor, sigma: float | Tensor) -> Tensor:
+        """Return the log density of z = x + sigma noise per batch element in double precision."""
+        self.space.check(z, "z")
+        batch = z.shape[: z.ndim - self.space.ndim]
+        level = _level(sigma, z, batch).reshape(-1)
+        zeros = self._beside(z)._known("density").values <= 0
+        if bool(zeros.any()) and bool((level <= 0).any()):
             raise value_error(
                 "prior",
                 "have a covariance without zero eigenvalues, for a density",
-                f"{int((values <= 0).sum())} zero of {values.numel()}",
+                f"{int(zeros.sum())} zero of {zeros.numel()}",
                 "Add a small variance to them; draw and denoise need none.",
             )
-        wide = u.to(torch.complex128 if u.is_complex() else torch.float64)
-        residual = (wide - own._mean.like(wide)).reshape(-1, *self.space.shape)
-        solved = eigen.apply(residual, lambda s, c: 1 / (s + c), torch.zeros(1, device=u.device))
-        square = self.space.inner(residual, solved).real.reshape(u.shape[: u.ndim - self.space.ndim])
+        return self._log_evidence(z.reshape(-1, *self.space.shape), torch.ones_like(level), level).reshape(
+            batch
+        )
+
+    def _log_evidence(self, v: Tensor, scale: Tensor, level: Tensor, floor: float = 0.0) -> Tensor:
+        """Return log p(v), v = scale x + level noise, flat; no variance counts for less than `floor`."""
+        own = self._beside(v)
+        eigen = own._known("density")
+        wide = v.to(torch.complex128 if v.is_complex() else torch.float64)
+        a, c = scale.double().reshape(-1), level.double().reshape(-1)
+        residual = wide - a.reshape(-1, *[1] * self.space.ndim) * own._mean.like(wide)
+
+        def variance(values: Tensor, a: Tensor, c: Tensor) -> Tensor:
+            return (a * a * values + c * c).clamp(min=floor)
+
+        solved = eigen.apply(residual, lambda values, a, c: 1 / variance(values, a, c), a, c)
+        square = self.space.inner(residual, solved).real
+        flat = variance(eigen.values.reshape(1, -1), a[:, None], c[:, None])
         components = 2 if self.space.is_complex else 1
-        return -0.5 * (square + components * (values.log() + math.log(2 * math.pi)).sum())
+        return -0.5 * (square + components * (flat.log() + math.log(2 * math.pi)).sum(dim=1))
+
+    @property
+    def data_sd(self) -> float | None:
+        """The root mean square of the standard deviations of u, None where they are not known."""
+        return None if self._eigen is None else math.sqrt(float(self._eigen.values.mean()))
 
     def covariance_product(self, v: Tensor) -> Tensor:
         """Return S v."""
@@ -128,14 +138,14 @@ class Gaussian(Denoiser):
         if own._eigen is None:
             return own.root.H.gram.apply(v)
         flat = v.reshape(-1, *self.space.shape)
-        return own._eigen.apply(flat, lambda s, c: s + c, torch.zeros(1, device=v.device)).reshape(v.shape)
+        return own._eigen.apply(flat, lambda values: values).reshape(v.shape)
 
     def marginal_sd(self) -> Tensor:
         """Return the standard deviation of each entry, per real component, in double precision."""
         eigen = self._known("marginal standard deviation")
         if eigen.basis is not None:
             raise self._unknown("marginal standard deviation")
-        variance = eigen.spectrum.values.double().expand(self.space.shape)
+        variance = eigen.values
         if eigen.spectrum.axes:
             # A circulant matrix has one diagonal entry: the mean of its eigenvalues.
             variance = variance.mean(dim=eigen.spectrum.axes, keepdim=True).expand(self.space.shape)
@@ -148,29 +158,48 @@ class Gaussian(Denoiser):
         if v.shape != z.shape:
             raise value_error("v", f"have shape {tuple(z.shape)}, beside z", tuple(v.shape))
         level = _level(sigma, z, z.shape[: z.ndim - self.space.ndim]).reshape(-1, *[1] * self.space.ndim)
-        product = self._beside(v)._shrunk(v.reshape(-1, *self.space.shape), level)
+        product = self._beside(v)._gain(v.reshape(-1, *self.space.shape), torch.ones_like(level), level)
         return (level**2 * product).reshape(v.shape)
 
     def _denoise(self, z: Tensor, sigma: Tensor) -> Tensor:
-        own = self._beside(z)
-        mean = own._mean.like(z)
-        return mean + own._shrunk(z - mean, sigma)
+        return self._estimated(z, torch.ones_like(sigma), sigma)
 
-    def _shrunk(self, v: Tensor, sigma: Tensor) -> Tensor:
-        """Return S (S + sigma^2 I)^-1 v for flat `v`."""
-        square = sigma.double().reshape(-1) ** 2
+    def _denoise_scaled(self, u: Tensor, inv_sigma: Tensor) -> Tensor:
+        return self._estimated(u, inv_sigma, torch.ones_like(inv_sigma))
+
+    def _estimated(self, v: Tensor, scale: Tensor, level: Tensor) -> Tensor:
+        """Return E[x | v], v = scale x + level noise."""
+        own = self._beside(v)
+        mean = own._mean.like(v)
+        return mean + own._gain(v - scale * mean, scale, level)
+
+    def _gain(self, v: Tensor, scale: Tensor, level: Tensor) -> Tensor:
+        """Return a S (a^2 S + c^2 I)^-1 v for flat `v`, a = scale and c = level."""
+        a, c = scale.double().reshape(-1), level.double().reshape(-1)
         if self._eigen is not None:
-            return self._eigen.apply(v, lambda s, c: s / torch.where(s + c > 0, s + c, 1.0), square)
-        # S (S + c)^-1 = R (R^H R + c)^-1 R^H, consistent for c = 0 too.
-        return self.root.apply(self.root.normal_solve(self.root.apply_adjoint(v), square))
+
+            def factor(values: Tensor, a: Tensor, c: Tensor) -> Tensor:
+                total = a * a * values + c * c
+                return a * values / torch.where(total > 0, total, 1.0)
+
+            return self._eigen.apply(v, factor, a, c)
+        # R (R^H R + (c / a)^2)^-1 R^H / a, consistent for c = 0 too; for next to no a it is a S / c^2.
+        inner = self.root.apply_adjoint(v)
+        known = a > torch.finfo(v.dtype).tiny ** 0.25
+        ratio, shape = c / torch.where(known, a, 1.0), (-1, *[1] * self.space.ndim)
+        solved = self.root.apply(self.root.normal_solve(inner, ratio * ratio))
+        solved = solved / torch.where(known.reshape(shape), scale, 1.0)
+        if bool(known.all()):
+            return solved
+        return torch.where(known.reshape(shape), solved, scale / level.square() * self.root.apply(inner))
 
     @property
-    def _eigen(self) -> _Eigen | None:
+    def _eigen(self) -> Eigen | None:
         if "_memo_eigen" not in self.__dict__:
-            self.__dict__["_memo_eigen"] = _eigen_of(self.root.H)
-        return cast("_Eigen | None", self.__dict__["_memo_eigen"])
+            self.__dict__["_memo_eigen"] = eigen_of(self.root)
+        return cast("Eigen | None", self.__dict__["_memo_eigen"])
 
-    def _known(self, what: str) -> _Eigen:
+    def _known(self, what: str) -> Eigen:
         if self._eigen is None:
             raise self._unknown(what)
         return self._eigen
@@ -316,15 +345,3 @@ def _decomposed(space: Space, covariance: Tensor) -> tuple[Tensor, Tensor]:
     # What the input's precision rounded is noise about an eigenvalue, and no reason to take it for zero.
     floor = 10 * space.size * torch.finfo(torch.float64).eps * float(values.abs().max())
     return torch.where(values > floor, values, 0.0), vectors
-
-
-def _eigen_of(adjoint: LinearOperator) -> _Eigen | None:
-    """Return the eigendecomposition of A^H A for A = R^H."""
-    if (spectrum := adjoint._gram_spectrum) is not None:
-        return _Eigen(None, spectrum)
-    if not adjoint.has_svd:
-        return None
-    factors = adjoint.svd()
-    s = factors.s.double()
-    rounding = s.numel() * torch.finfo(torch.float64).eps * s.max()
-    return _Eigen(factors.v, Spectrum(torch.where(s > rounding, s, 0.0) ** 2))

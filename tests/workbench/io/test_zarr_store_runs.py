@@ -15,10 +15,11 @@ from operators.grid import Grid
 from operators.space import Space
 from tests.problems import posterior_of
 from tests.solver_contract import StopAfter
-from tests.workbench.toys import ImportanceSampling, IndependentTokens, Unmask, walk
+from tests.workbench.toys import ImportanceSampling, IndependentTokens, walk
 from workbench.driver import sample
 from workbench.io.samples import load_samples
 from workbench.posterior import Posterior
+from workbench.solvers.unmasking import Unmasking
 from workbench.volume import Volume
 
 pytest.importorskip("zarr", reason="zarr needs [io]")
@@ -60,7 +61,7 @@ def test_weights_that_are_lost_are_missed(tmp_path: Path, part: str) -> None:
 def test_tokens_that_are_lost_are_missed(tmp_path: Path, how: str) -> None:
     space = Space.tokens(Grid.from_spacing((1, 8, 8), 1.0), 3)
     prior = IndependentTokens(space, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))
-    sample(Posterior(prior), Unmask(), draws=3, store=ZarrStore(tmp_path / "run"))
+    sample(Posterior(prior), Unmasking(16), draws=3, store=ZarrStore(tmp_path / "run"))
     chunk = next(file for file in (tmp_path / "run" / "draws" / "c" / "1").rglob("*") if file.is_file())
     chunk.unlink() if how == "lost" else chunk.write_bytes(chunk.read_bytes()[:20])
     with pytest.raises(ValueError, match="be an undamaged folder of draws"):
@@ -70,8 +71,8 @@ def test_tokens_that_are_lost_are_missed(tmp_path: Path, how: str) -> None:
 def test_a_look_at_the_first_tokens_shows_the_first(tmp_path: Path) -> None:
     space = Space.tokens(Grid.from_spacing((1, 8, 8), 1.0), 3)
     prior = IndependentTokens(space, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))
-    more = sample(Posterior(prior), Unmask(), draws=7, microbatch=2, store=ZarrStore(tmp_path / "run"))
-    few = sample(Posterior(prior), Unmask(), draws=3, microbatch=2, store=ZarrStore(tmp_path / "run"))
+    more = sample(Posterior(prior), Unmasking(16), draws=7, microbatch=2, store=ZarrStore(tmp_path / "run"))
+    few = sample(Posterior(prior), Unmasking(16), draws=3, microbatch=2, store=ZarrStore(tmp_path / "run"))
     assert torch.equal(few.tensor(), more.tensor()[:3])
     assert isinstance(few.frequencies(), Volume)
 

@@ -17,6 +17,7 @@ class TestFlat(PriorContract):
     can_be_drawn = False
     is_affine = True
     is_proper = False
+    knows_pure_noise = False
 
     def make(self, dtype: torch.dtype) -> Flat:
         return Flat(Space.vectors(GRID))

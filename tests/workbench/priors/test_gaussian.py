@@ -11,7 +11,17 @@ from operators.linear import LinearOperator
 from operators.matrix import Matrix
 from operators.space import Space
 from tests.contracts import close
-from tests.gaussian_cases import COMPLEX, GRID, REAL, VECTORS, covariance_of, mean_of, power_of
+from tests.gaussian_cases import (
+    COMPLEX,
+    GRID,
+    REAL,
+    VECTORS,
+    cast,
+    covariance_of,
+    density,
+    mean_of,
+    power_of,
+)
 from tests.oracles import dense, random_element
 from tests.prior_contract import PriorContract
 from workbench.priors.gaussian import DenseGaussian, Gaussian, SpectralGaussian
@@ -21,21 +31,6 @@ from workbench.random import Keys
 def root_covariance(root: LinearOperator) -> Tensor:
     matrix = dense(root)
     return matrix @ matrix.mH
-
-
-def cast(value: Tensor, dtype: torch.dtype) -> Tensor:
-    return value.to(torch.promote_types(dtype, torch.complex32) if value.is_complex() else dtype)
-
-
-def density(space: Space, mean: Tensor, covariance: Tensor, u: Tensor) -> Tensor:
-    """Return the log density of u over its real components, by torch.distributions."""
-    rows, centre = u.reshape(-1, space.size), mean.reshape(space.size)
-    if space.is_complex:
-        rows = torch.cat([rows.real, rows.imag], dim=1)
-        centre = torch.cat([centre.real, centre.imag])
-        re, im = covariance.real, covariance.imag if covariance.is_complex() else 0 * covariance
-        covariance = torch.cat([torch.cat([re, -im], dim=1), torch.cat([im, re], dim=1)])
-    return torch.distributions.MultivariateNormal(centre, covariance).log_prob(rows)
 
 
 class GaussianContract(PriorContract):
@@ -70,6 +65,9 @@ class TestDense(GaussianContract):
     def make(self, dtype: torch.dtype) -> DenseGaussian:
         covariance = cast(self.full_covariance(), dtype)
         return DenseGaussian(self.space, cast(mean_of(self.space), dtype), covariance)
+
+    def other(self) -> DenseGaussian:
+        return DenseGaussian(self.space, mean_of(self.space), 2 * self.full_covariance())
 
 
 class TestDenseOnComplexFields(TestDense):
@@ -110,6 +108,9 @@ class TestSpectral(GaussianContract):
     def make(self, dtype: torch.dtype) -> SpectralGaussian:
         return SpectralGaussian(self.space, cast(mean_of(self.space), dtype), self.power.to(dtype))
 
+    def other(self) -> SpectralGaussian:
+        return SpectralGaussian(self.space, 0.0, self.power)
+
 
 class TestSpectralOnComplexComponents(TestSpectral):
     space = Space.field(GRID, is_complex=True, components=(2,))
@@ -136,6 +137,9 @@ class TestOfARoot(GaussianContract):
 
     def make(self, dtype: torch.dtype) -> Gaussian:
         return Gaussian(cast(mean_of(self.space), dtype), self.root(dtype))
+
+    def other(self) -> Gaussian:
+        return Gaussian(mean_of(self.space), 2 * self.root(torch.float64))
 
 
 class TestOfAMatrix(TestOfARoot):
