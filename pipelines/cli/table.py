@@ -27,6 +27,12 @@ VERBS = {
     "config": Verb(
         "pipelines.cli.verbs", "config", "Show, describe or check a configuration.", "config show"
     ),
+    "verify": Verb(
+        "pipelines.verify.verbs",
+        "verify",
+        "Hold results against answers known in closed form.",
+        "verify integrators",
+    ),
     "doctor": Verb("pipelines.cli.verbs", "doctor", "Report what works on this machine.", "doctor --json"),
 }
 

@@ -1,0 +1,1 @@
+"""`workbench verify`: what the workbench computes, held against answers known in closed form."""
