@@ -93,6 +93,9 @@ verify: .venv/.dev ## operators against their adjoints, solvers against closed f
 	echo "== verify: solvers against closed forms"
 	# On 64 voxels threads only wait for one another.
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PY) -m tests.sampler_table
+	echo
+	echo "== verify: integrators, error against evaluations"
+	OMP_NUM_THREADS=1 .venv/bin/workbench verify integrators
 	echo "== verify took $$SECONDS s"
 
 notebooks: ## nothing yet

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from operators.checks import check_count
 from operators.errors import type_error, value_error
@@ -19,6 +20,9 @@ from operators.errors import type_error, value_error
 __all__ = ["PlanRow", "SolverPlan", "Value"]
 
 Value = bool | int | float | str
+
+#: Characters of a plan that records hold; file formats bound their attributes.
+LONGEST = 20_000
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,11 @@ class SolverPlan:
         facts = {"length": self.length, "columns": {k: list(v) for k, v in sorted(self.columns.items())}}
         return json.dumps(facts, separators=(",", ":"), allow_nan=False)
 
+    def facts(self) -> dict[str, Any]:
+        """Return it for a record: name and length, and the text that replays it where that is short."""
+        text = self.to_json()
+        return {"sha256": self.hash, "steps": len(self), "text": text if len(text) <= LONGEST else None}
+
     @classmethod
     def from_json(cls, text: str) -> SolverPlan:
         """Return the plan that `to_json` wrote."""
@@ -94,6 +103,10 @@ class SolverPlan:
             return cls({name: tuple(values) for name, values in facts["columns"].items()}, facts["length"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise value_error("text", "be what SolverPlan.to_json wrote", repr(text[:80])) from error
+
+    def __hash__(self) -> int:
+        """Return a hash of the plan's text: its columns have none."""
+        return hash(self.to_json())
 
     @property
     def hash(self) -> str:

@@ -318,7 +318,7 @@ class Run:
             "kind": str(self.solver.kind),
             "solver": repr(self.solver),
             "posterior": repr(self.posterior),
-            "plan": {"sha256": plan.hash, "steps": len(plan)},
+            "plan": plan.facts(),
             "steps_taken": self._taken,
             "seed": self.settings.seed,
             "draws": self.settings.count,

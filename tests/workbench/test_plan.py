@@ -39,6 +39,16 @@ def test_the_hash_names_the_numbers_and_not_their_order() -> None:
     assert SolverPlan.steps(3).hash != SolverPlan.steps(4).hash
 
 
+def test_a_plan_is_a_value_and_a_record_replays_it() -> None:
+    assert {plan(): 1}[SolverPlan.from_json(plan().to_json())] == 1
+    facts = plan().facts()
+    assert SolverPlan.from_json(facts["text"]) == plan()
+    assert (facts["sha256"], facts["steps"]) == (plan().hash, 3)
+    long = SolverPlan({"sigma": tuple(1 / (1 + i) for i in range(5000))}).facts()
+    assert long["text"] is None
+    assert long["steps"] == 5000
+
+
 def test_the_hash_is_the_same_in_another_process() -> None:
     code = (
         "from workbench.plan import SolverPlan; print(SolverPlan({'a': (0.1, 1e-9), 'b': ('x', 'y')}).hash)"

@@ -83,14 +83,6 @@ class Integrator(Solver[IntegratorState]):
         self.path.require_spread()
         _ = self.steps  # what is wrong with the plan is said now
 
-    def __hash__(self) -> int:
-        """Return a hash: that of the plan's text, whose columns have none."""
-        return hash((self.rows.hash, self.path))
-
-    def __repr__(self) -> str:
-        """Return what tells one plan from another, not all of its rows."""
-        return f"Integrator(<plan {self.rows.hash[:16]} of {len(self.rows)} rows>, {self.path!r})"
-
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """The rows with their coefficients."""
