@@ -18,12 +18,12 @@ from torch import Tensor
 
 from operators.checks import check_number, check_tensor
 from operators.errors import NonFiniteError, describe, type_error, value_error
-from workbench.calibrate.transmission import STARVED, line_integrals
 from workbench.calibration import Calibration, calibrations
 from workbench.measurement import Geometry, Measurement, Provenance
 from workbench.noise.base import Noise, counted
 from workbench.noise.gaussian import Gaussian
 from workbench.noise.poisson import LogTransmission, PoissonTransmission
+from workbench.noise.transmission import STARVED, line_integrals
 
 __all__ = ["Transmission", "numbers_per_photon", "transmission"]
 

@@ -20,7 +20,6 @@ from torch import Tensor
 from operators.diagonal import Diagonal
 from operators.errors import value_error
 from operators.space import Space
-from workbench.calibrate.transmission import STARVED, line_integrals
 from workbench.noise.base import (
     GaussianForm,
     Noise,
@@ -36,6 +35,7 @@ from workbench.noise.base import (
     precise,
     total,
 )
+from workbench.noise.transmission import STARVED, line_integrals
 from workbench.poisson_draws import LARGEST_MEAN
 from workbench.random import Keys
 

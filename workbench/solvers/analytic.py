@@ -29,11 +29,11 @@ from operators.ct.back_projection import back_project
 from operators.ct.views import Float, Views
 from operators.errors import type_error, value_error
 from operators.linear import LinearOperator, Scaled
-from workbench.calibrate.transmission import line_integrals
 from workbench.capabilities import Capabilities
 from workbench.kinds import Kind
 from workbench.likelihood import Likelihood
 from workbench.noise.poisson import LogTransmission, PoissonTransmission
+from workbench.noise.transmission import line_integrals
 from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from workbench.calibrate.transmission import line_integrals, log_weights
+from workbench.noise.transmission import line_integrals, log_weights
 
 
 def test_beer_lambert_is_undone() -> None:
