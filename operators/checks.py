@@ -108,8 +108,8 @@ def all_finite(value: torch.Tensor) -> bool:
     real = (torch.view_as_real(value.resolve_conj()) if value.is_complex() else value).detach()
     # The extremes propagate NaN, and an infinity is one of them: no mask in memory.
     if real.device.type == "cpu" and real.numel() <= LOOKED_AT_ALONE:
-        # Inside a transform of torch.func a tensor has no memory of its own.
-        with contextlib.suppress(RuntimeError):
+        # Inside a transform of torch.func a tensor has no memory of its own; numpy has no bfloat16.
+        with contextlib.suppress(RuntimeError, TypeError):
             values = real.resolve_neg().numpy()
             return bool(np.isfinite(values.min()) and np.isfinite(values.max()))
     low, high = torch.aminmax(real)

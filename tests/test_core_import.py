@@ -46,6 +46,7 @@ EXTRAS = (
     "highdicom",
     "monai",
     "diffusers",
+    "einops",
     "skimage",
     "pywt",
     "napari",

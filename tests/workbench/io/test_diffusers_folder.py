@@ -184,7 +184,11 @@ def test_a_score_in_sigma_gives_its_mean(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings(OLD_NUMPY)
 def test_with_zero_snr_the_last_level_is_the_one_of_schedulers_in_sigma(tmp_path: Path) -> None:
     module = network()
-    options = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "beta_schedule": "scaled_linear"}
+    options = {
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,
+        "beta_schedule": "scaled_linear",
+    }
     scheduler = diffusers.EulerDiscreteScheduler(**options)
     prior = read(saved(tmp_path, module, scheduler))
     assert prior.noise_range[1] == pytest.approx(float(scheduler.sigmas[0]), rel=1e-6)
@@ -198,9 +202,24 @@ def test_with_zero_snr_the_last_level_is_the_one_of_schedulers_in_sigma(tmp_path
     assert (ours - theirs).abs().max() < ROUNDING
 
 
+def test_a_network_with_a_table_of_labels_is_told_whole_numbers(tmp_path: Path) -> None:
+    module = network(time_embedding_type="learned", num_train_timesteps=1000)
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    prior = read(saved(tmp_path, module, scheduler))
+    scheduler.set_timesteps(1000)
+    x, t = images(), 321
+    with torch.no_grad():
+        theirs = scheduler.step(module(x, t).sample, t, x).pred_original_sample
+    abar = scheduler.alphas_cumprod[t].double()
+    sigma = float(((1 - abar) / abar).sqrt())
+    assert (prior.denoise((x / abar.sqrt()).float(), sigma) - theirs).abs().max() < ROUNDING * max(1.0, sigma)
+
+
 def test_variances_are_dropped(tmp_path: Path) -> None:
     module = network(out_channels=2)
-    prior = read(saved(tmp_path, module, diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False)))
+    prior = read(
+        saved(tmp_path, module, diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False))
+    )
     scheduler = diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False)
     x, t = images(), 500
     with torch.no_grad():
@@ -265,7 +284,12 @@ def test_files_in_one_folder_variants_and_old_names_are_read(tmp_path: Path) -> 
     shutil.copy(folder / "scheduler" / "scheduler_config.json", flat)
     tensors = safetensors.load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     old = {name: value.clone() for name, value in tensors.items()}
-    for now, then in ((".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")):
+    for now, then in (
+        (".to_q.", ".query."),
+        (".to_k.", ".key."),
+        (".to_v.", ".value."),
+        (".to_out.0.", ".proj_attn."),
+    ):
         old = {name.replace(now, then): value for name, value in old.items()}
     assert old.keys() != tensors.keys()
     safetensors.save_file(old, flat / "diffusion_pytorch_model.old.safetensors")

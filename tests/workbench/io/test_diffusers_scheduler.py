@@ -1,4 +1,4 @@
-"""The tables of schedulers follow their formulas, and what is no known training is refused; without diffusers."""
+"""Without diffusers: tables of schedulers follow their formulas, what is no known training is refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_products_are_those_of_the_formulas(kind: str, count: int) -> None:
     table = alphas_bar({**DDPM, "beta_schedule": kind, "num_train_timesteps": count})
     expected = closed_form(kind, count)
     assert table.dtype == torch.float32 and table.shape == (count,)
-    # The rounding of 1 - beta and of the product; that of a beta near 0.999 is 1000 times as large in 1 - beta.
+    # The rounding of 1 - beta and of the product; a beta near 0.999 has 1000 times its own in 1 - beta.
     assert np.abs(table.numpy() / expected - 1)[:-1].max() < 2 * count * SINGLE
     assert abs(float(table[-1]) / expected[-1] - 1) < (2 * count + 1000) * SINGLE
 
@@ -69,7 +69,10 @@ def test_trained_betas_go_before_the_formula() -> None:
 @pytest.mark.parametrize("count", [50, 1000])
 def test_a_table_of_zero_snr_begins_where_it_did_and_ends_in_noise(kind: str, count: int) -> None:
     config = {**DDPM, "beta_schedule": kind, "num_train_timesteps": count, "prediction_type": "v_prediction"}
-    plain, rescaled = alphas_bar(config).double(), alphas_bar({**config, "rescale_betas_zero_snr": True}).double()
+    plain, rescaled = (
+        alphas_bar(config).double(),
+        alphas_bar({**config, "rescale_betas_zero_snr": True}).double(),
+    )
     roots = plain.sqrt()
     expected = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
     # Next to the end a difference of near numbers is squared; what is left there is told apart from 0.
