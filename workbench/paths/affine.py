@@ -147,9 +147,7 @@ class AffinePath:
 
     def slopes(self, t: float | Tensor) -> Point:
         """Return the derivatives of the scales with respect to time."""
-        time = self._time(t)
-        tangents = torch.func.jvp(self.schedule.scales, (time,), (torch.ones_like(time),))[1]
-        return Point(*tangents)
+        return Point(*self.schedule.slopes(self._time(t)))
 
     def time_of(self, sigma: float | Tensor) -> Tensor:
         """Return the time at which c / a is `sigma`."""

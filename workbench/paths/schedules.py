@@ -58,6 +58,11 @@ class Schedule(ABC):
     def scales(self, t: Tensor) -> Scales:
         """Return a, b, c at times `t` in [0, end], float64; differentiable in t."""
 
+    def slopes(self, t: Tensor) -> Scales:
+        """Return the derivatives of the scales; by differentiation of the program here."""
+        tangents: Scales = torch.func.jvp(self.scales, (t,), (torch.ones_like(t),))[1]
+        return tangents
+
     def time_of(self, inv_sigma: Tensor) -> Tensor:
         """Return the time with a / c = `inv_sigma`, between the ends; by bisection here."""
         low, high = torch.zeros_like(inv_sigma), torch.full_like(inv_sigma, self.end)
@@ -180,6 +185,10 @@ class Flow(Schedule):
     def scales(self, t: Tensor) -> Scales:
         """Return 1 - t, 0, t."""
         return 1 - t, torch.zeros_like(t), t
+
+    def slopes(self, t: Tensor) -> Scales:
+        """Return -1, 0, 1."""
+        return -torch.ones_like(t), torch.zeros_like(t), torch.ones_like(t)
 
     def time_of(self, inv_sigma: Tensor) -> Tensor:
         """Return sigma / (1 + sigma)."""
