@@ -180,6 +180,7 @@ class SolverContract:
         record = samples.record
         assert record["kind"] == str(solver.kind)
         assert record["seed"] == 3
+        assert record["prior"] == self.posterior().prior.declared.facts()
         assert record["plan"]["sha256"] == solver.plan(self.posterior()).hash
         assert record["ledger"]["seconds"] > 0
         assert samples.grid == self.posterior().grid

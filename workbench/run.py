@@ -318,6 +318,7 @@ class Run:
             "kind": str(self.solver.kind),
             "solver": repr(self.solver),
             "posterior": repr(self.posterior),
+            "prior": self.posterior.prior.declared.facts(),
             "plan": plan.facts(),
             "steps_taken": self._taken,
             "seed": self.settings.seed,

@@ -46,18 +46,22 @@ class Declaration:
 
     def facts(self) -> dict[str, Any]:
         """Return them for a record: JSON-able, infinity as None."""
-        units, levels = self.units, self.noise_range
+        units = self.units
         return {
             "shape": list(self.space.shape),
             "kind": self.space.kind,
             "units": {"scale": units.scale, "offset": units.offset, "unit": units.unit},
             "spacing": None if self.spacing is None else list(self.spacing),
             "dimensions": self.dimensions,
-            "data_range": None if self.data_range is None else list(self.data_range),
+            "data_range": _interval(self.data_range),
             "data_sd": self.data_sd,
-            "noise_range": None if levels is None else [None if math.isinf(v) else v for v in levels],
+            "noise_range": _interval(self.noise_range),
             "noise_law": None if self.law is None else repr(self.law),
             "exact": self.exact,
             "calibrated_score": self.calibrated_score,
             "hash": self.hash,
         }
+
+
+def _interval(ends: tuple[float, float] | None) -> list[float | None] | None:
+    return None if ends is None else [None if math.isinf(end) else end for end in ends]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from workbench.paths.prediction import from_data
 from workbench.priors.base import Denoiser
 from workbench.priors.gaussian import DenseGaussian
 from workbench.priors.mixture import GaussianMixture
-from workbench.priors.network import Execution, NetworkPrior, PathOutput, Training
+from workbench.priors.network import Execution, NetworkPrior, PathOutput, SizePolicy, Training
 from workbench.priors.network.channels import Channels
 
 PLANE = Space.field(Grid.plane((3, 4), (1.0, 1.5), thickness=2.0))
@@ -100,4 +101,23 @@ def small_prior(
     dims = 2 if space.grid is not None and space.grid.is_plane else 3
     return NetworkPrior(
         Small(Channels.of(space, None).count, dims), space, FLOW, execution=execution, training=training
+    )
+
+
+class Sizes(nn.Module):
+    """Keeps the shapes of the images it was given."""
+
+    seen: ClassVar[list[tuple[int, ...]]] = []
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        self.seen.append(tuple(x.shape))
+        return torch.tanh(x)
+
+
+def made(
+    space: Space, training: Training, policy: SizePolicy | None = None, module: nn.Module | None = None
+) -> NetworkPrior:
+    """Return a prior of a pointwise network, or of `module`, on the flow."""
+    return NetworkPrior(
+        Pointwise() if module is None else module, space, FLOW, training=training, policy=policy
     )

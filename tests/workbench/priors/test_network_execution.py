@@ -7,6 +7,7 @@ import functools
 import pickle
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
@@ -22,7 +23,7 @@ from tests.oracles import random_element
 from tests.workbench.priors.network_cases import FLOW, Small, small_prior
 from workbench.paths import AffinePath, Prediction
 from workbench.paths.schedules import Discrete
-from workbench.priors.network import Exact, Execution, Label, NetworkPrior, PathOutput, Tile
+from workbench.priors.network import Calling, Exact, Execution, Label, NetworkPrior, PathOutput, Tile
 
 PLANE = Space.field(Grid.plane((6, 8), 1.0))
 VOLUME = Space.field(Grid.from_spacing((4, 6, 5), 1.0))
@@ -140,6 +141,35 @@ def test_memory_for_a_gradient_is_that_of_one_part(transform: bool) -> None:
     assert parts <= 30 * 3 + 16 * 10
     # Tiles of a quarter: one of each image, 16 quarters of 30 activations.
     assert peak(Execution(), tile=16) <= 30 * 4 * 3 + 16 * 10
+
+
+def test_a_network_may_return_what_it_was_given() -> None:
+    z, v = (random_element(PLANE, 3, seed=seed) for seed in (1, 2))
+    for way in (Execution(), Execution(microbatch=1)):
+        prior = NetworkPrior(
+            nn.Identity(), PLANE, PathOutput(AffinePath.edm(), "data"), calling=Alone(), execution=way
+        )
+        got = prior.denoise(z, 0.5)
+        assert torch.equal(got, z)
+        assert got.data_ptr() != z.data_ptr()
+        assert close(prior.covariance(z, 0.5, v), v / 4, 1e-14)
+
+
+@dataclass(frozen=True)
+class Alone(Calling):
+    """A calling of one's own: a module that is told no noise level."""
+
+    images: tuple[str, ...] = ()
+
+    def call(
+        self,
+        module: nn.Module,
+        x: Tensor,
+        label: Tensor,
+        images: Tensor | None,
+        numbers: Mapping[str, Tensor],
+    ) -> Tensor:
+        return module(x)
 
 
 class Rows(nn.Module):

@@ -257,7 +257,8 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(part: Part, x: Tensor, label: Tensor) -> Tensor:
-        return part(x, label)
+        value = part(x, label)
+        return value.view_as(value)  # what a network returns may be what it was given
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Part, Tensor, Tensor], output: Tensor) -> None:

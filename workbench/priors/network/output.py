@@ -192,12 +192,9 @@ class PathOutput(Output):
     def denoise(self, network: Network, z: Tensor, sigma: Tensor, image: Tensor | None = None) -> Tensor:
         """Return D from what the network gives at x = a z + b x_in."""
         level = sigma.double().flatten()
-        inverse = 1 / level.clamp(min=SMALLEST)
-        t = self._time(inverse)
+        t = self._time(1 / level.clamp(min=SMALLEST))
         at = self.path.at(t)
-        # x = a z = c u: where one of the scales is small, t tells the other to more digits.
-        scale = at.a if self.label is Label.INDEX else torch.where(inverse < 1, at.c * inverse, at.a)
-        d = self._data(network, _with(_column(scale, z) * z, at.b, image), t, image)
+        d = self._data(network, _with(_column(at.a, z) * z, at.b, image), t, image)
         return _kept(level == 0, z, d)
 
     def denoise_scaled(
@@ -207,10 +204,9 @@ class PathOutput(Output):
         inverse = inv_sigma.double().flatten()
         t = self._time(inverse)
         at = self.path.at(t)
-        if self.label is Label.INDEX:
-            scale = at.a / inverse
-        else:
-            scale = torch.where(inverse < 1, at.c, at.a / inverse.clamp(min=1))
+        # c = a / s: where noise is weak a small c out of t has few digits, and D is nearly c u.
+        weak = torch.ones_like(inverse, dtype=torch.bool) if self.label is Label.INDEX else inverse > 1
+        scale = torch.where(weak, at.a / torch.where(weak, inverse, 1.0), at.c)
         return self._data(network, _with(_column(scale, u) * u, at.b, image), t, image)
 
     def _time(self, inv_sigma: Tensor) -> Tensor:
