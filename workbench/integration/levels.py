@@ -8,6 +8,7 @@
 `times(steps)` gives the steps + 1 ends of the steps as times of the rectified flow, t = sigma / (1 + sigma),
 from noise to image: what plans are made of. With `from_noise` the first step leaves from t = 1, where there
 is noise alone and the start is exact; without it, from `sigma_max`, where the start neglects x0 / sigma_max.
+A first step of order 1 from t = 1 has the mean right and neglects (x0 - mean) / sigma_max all the same.
 With `to_zero` the last step ends at t = 0, the image itself; without it, what comes out has noise of
 `sigma_min`.
 """
@@ -128,7 +129,7 @@ class PathUniform(Levels):
     to_zero: bool = True
 
     def __post_init__(self) -> None:
-        AffinePath.require(self.path)
+        AffinePath.require(self.path).require_spread()
         check_number(self.power, "power", positive=True)
         first, last = self._ends()
         if not last < first:

@@ -185,7 +185,11 @@ class AffinePath:
 
     def _inverse_at(self, t: float) -> float:
         a, _, c = (float(scale) for scale in self.schedule.scales(torch.tensor(t, dtype=torch.float64)))
-        return a / c if c > 0 else math.inf
+        if c > 0:
+            return a / c
+        # An interpolant's end has neither data nor noise, and of the two the data are gone first.
+        noisy = float(self.schedule.scales(torch.tensor(t / 2, dtype=torch.float64))[2]) > 0
+        return 0.0 if a == 0 and noisy else math.inf
 
     def _time(self, t: float | Tensor) -> Tensor:
         if not isinstance(t, Tensor):

@@ -40,8 +40,8 @@ class TokenPrior(Prior, ABC):
     def conditional(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Return p(token_i = k | those not masked), (..., *space.shape, classes), in double precision.
 
-        `mask` is True where the token is unknown; what `tokens` hold there does not matter. The law of a
-        token that is not masked is certainty.
+        `mask` is True where the token is unknown; which of the tokens stands there does not matter. The law
+        of one that is not masked is certainty.
         """
         self.space.check(tokens, "tokens")
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != tokens.shape:

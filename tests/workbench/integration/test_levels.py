@@ -115,6 +115,7 @@ def test_the_shift_keeps_the_signal_to_noise_ratio_of_averages() -> None:
         (lambda: PathUniform(VP, sigma_max=1000.0), "`sigma_max` must be a level of the path"),
         (lambda: PathUniform(VP, sigma_max=0.1, sigma_min=1.0), "be two levels of the path"),
         (lambda: PathUniform("vp"), "`path` must be an AffinePath"),  # type: ignore[arg-type]
+        (lambda: PathUniform(AffinePath.interpolant()), "`path` must have noise at its far end"),
         (lambda: PathUniform(power=-1.0), "`power` must be a finite number > 0"),
         (lambda: Shifted(Karras, 2.0), "`levels` must be Levels"),  # type: ignore[arg-type]
         (lambda: Shifted(Karras(), 0.0), "`factor` must be a finite number > 0"),

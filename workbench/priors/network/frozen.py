@@ -71,12 +71,12 @@ class FrozenModule:
             for parameter in self._memo_module.parameters():
                 if parameter.ndim == dimensions + 2:
                     parameter.data = parameter.data.contiguous(memory_format=self._format)
-        self._memo_versions = _versions(self._memo_module)
+        self._watch()
 
     @property
     def weights(self) -> int:
         """How many numbers it has learned."""
-        return sum(parameter.numel() for parameter in self._memo_module.parameters())
+        return sum(weight.numel() for weight in self._memo_weights)
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -124,18 +124,20 @@ class FrozenModule:
                 if isinstance(error, _WrongShapeError):
                     raise
                 expected = f"take images of shape {shape}, as {self.calling!r} gives them"
-                raise value_error("module", expected, f"{type(error).__name__}: {error}", REMEDY) from error
+                raise value_error(
+                    "module", expected, f"{type(error).__name__}: {str(error).rstrip('.')}", REMEDY
+                ) from error
 
     def on(self, device: torch.device) -> FrozenModule:
         """Return the same with the module on another device."""
         twin = copy.copy(self)
         twin._memo_module = self._on(device)
-        twin._memo_versions = _versions(twin._memo_module)
+        twin._watch()
         return twin
 
     def require_unchanged(self) -> None:
         """Raise if the weights have been written to: what was recorded of the prior would be wrong."""
-        if _versions(self._memo_module) != self._memo_versions:
+        if _versions(self._memo_weights) != self._memo_versions:
             remedy = "Make a prior of the trained weights, or give it a copy: copy.deepcopy(module)."
             got = "weights changed in place, such as by training the module on"
             raise value_error("module", "stay as it was when the prior was made", got, remedy)
@@ -146,13 +148,18 @@ class FrozenModule:
     def __getstate__(self) -> dict[str, Any]:
         self.require_unchanged()
         kept = vars(self).copy()
-        for name in ("_memo_compiled", "_memo_twins", "_memo_versions"):
+        for name in ("_memo_compiled", "_memo_twins", "_memo_weights", "_memo_versions"):
             kept.pop(name, None)
         return kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._memo_versions = _versions(self._memo_module)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Note how the weights are now."""
+        self._memo_weights = tuple(self._memo_module.parameters())
+        self._memo_versions = _versions(self._memo_weights)
 
     def _part(self, module: nn.Module, beside: Beside, first: int) -> Part:
         """Return the network as a function of a few images and their labels."""
@@ -198,8 +205,9 @@ class FrozenModule:
 
 
 REMEDY = (
-    "Check the channels (a complex image has two), the dimensions, the calling and its condition; a network "
-    "that gives variances too is PathOutput(learned_variance=True)."
+    "Check the channels (a complex image has two), the dimensions, the calling and its condition. A size "
+    "that it cannot take is padded by policy=Convolve(multiple); variances besides are dropped by "
+    "PathOutput(learned_variance=True)."
 )
 
 
@@ -239,9 +247,9 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
-def _versions(module: nn.Module) -> tuple[int, ...]:
+def _versions(weights: tuple[Tensor, ...]) -> tuple[int, ...]:
     """Return how often each weight has been written to; torch does not count for inference tensors."""
-    return tuple(0 if p.is_inference() else p._version for p in module.parameters())
+    return tuple(0 if weight.is_inference() else weight._version for weight in weights)
 
 
 def _recomputed(part: Part, x: Tensor, label: Tensor) -> Tensor:
