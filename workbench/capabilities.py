@@ -58,12 +58,14 @@ class Capabilities:
         if not isinstance(prior, self.priors):
             wanted = _either(frozenset(kind.__name__ for kind in self.priors))
             yield f"`prior` must be a {wanted}, got {type(prior).__name__}. Or use another solver."
+        if not prior.is_bound:
+            yield f"`prior` must be bound to its condition, got {prior!r}. prior.given(condition)."
         if self.backprop and not prior.differentiable:
             yield f"`prior` must be differentiable, got {type(prior).__name__}."
         if self.calibrated_score and not prior.calibrated_score:
             yield (
-                "`prior` must give posterior means, for scores to be made of them, "
-                f"got {type(prior).__name__}, which does not. Use it in a plug-and-play solver."
+                f"`prior` must give posterior means (of tokens: conditionals), got {type(prior).__name__}, "
+                "which does not. Use it in a plug-and-play solver."
             )
         if self.calibrated_score and not prior.proper:
             yield (

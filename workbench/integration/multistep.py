@@ -5,8 +5,10 @@ many evaluations as steps (PNDM: nine more, S-PNDM: one more). They begin with o
 ends at the image has order 1 where an interpolation would have to reach beyond every level. From noise alone,
 times[0] = 1, the first step is in data form.
 
-The first step, of order 1, leaves an error of second order whatever follows. It is hidden where the first
-level is some 60 times the sd of the data or more; from lower ones 3M is of order 2 once steps are short.
+The first step, of order 1, would leave an error of second order whatever follows, seen where the first level
+is not far above the spread of the data. The evaluation after it, which is needed anyway, corrects it where
+that is lower than the order of the method, and always from noise alone (`corrector` of the second row): then
+it is of third order. A step with fresh noise is not corrected.
 """
 
 from __future__ import annotations
@@ -88,6 +90,8 @@ def multistep(
         # The node at noise alone is finite in inv_sigma only: a corrector may want it.
         over = "inv_sigma" if first else variable
         rows.append(Row(time, after, through, prediction=kind, variable=over, tau=0.0 if first else tau))
+    if len(rows) > 1 and rows[0].tau == 0 and (count > 2 or (count == 2 and rows[0].time == 1)):
+        rows[1] = replace(rows[1], corrector=2)
     return plan_of(rows)
 
 

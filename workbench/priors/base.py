@@ -76,6 +76,11 @@ class Prior:
         raise type_error("prior", "take a condition", f"{type(self).__name__} and a {got}")
 
     @property
+    def is_bound(self) -> bool:
+        """Whether it has the condition that it needs, if it needs one."""
+        return True
+
+    @property
     def spacing(self) -> tuple[float, float, float] | None:
         """Voxel sizes in mm (z, y, x) that it was made for, None if it knows none."""
         return None if self.space.grid is None else self.space.grid.spacing
@@ -177,7 +182,7 @@ class Denoiser(Prior, ABC):
         low, high = self.noise_range
         if low == 0 and high == math.inf:
             return
-        level = torch.as_tensor(sigma, dtype=torch.float64)
+        level = torch.as_tensor(sigma, dtype=torch.float64).detach()
         least, most = float(level.min()), float(level.max())
         if least < low * (1 - 1e-6) or most > high * (1 + 1e-6):
             raise value_error(

@@ -255,7 +255,7 @@ class UNet(nn.Module):
         wide = torch.promote_types(weights, torch.float32)
         features = fourier_features(noise.to(wide), self.settings.embedding, self.settings.frequencies)
         kind = noise.device.type
-        full = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else None
+        full = torch.autocast(kind, enabled=False) if _autocasts(kind) else None
         with full or contextlib.nullcontext():
             h = self.embed_noise(features.to(weights))
             if self.embed_labels is not None and labels is not None:
@@ -273,7 +273,7 @@ class UNet(nn.Module):
         if any(size % self.size_multiple or size == 0 for size in x.shape[2:]):
             expected = f"have a size that is a multiple of {self.size_multiple} along {axes}"
             raise value_error("x", expected, shape, "Pad or resample it: UNet.size_multiple tells to what.")
-        if x.dtype != self.embed_noise.weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        if x.dtype != self.embed_noise.weight.dtype and not _autocasts(x.device.type):
             expected = f"have the dtype of the weights, {self.embed_noise.weight.dtype}"
             raise type_error("x", expected, x.dtype, "Convert it, or the network: network.to(x.dtype).")
         if noise.shape != x.shape[:1] or noise.is_complex():
@@ -315,3 +315,8 @@ def _check_frequencies(values: object) -> tuple[float, float]:
     if not low < high or math.isinf(high / low):
         raise value_error("frequencies", "ascend", (low, high))
     return low, high
+
+
+def _autocasts(kind: str) -> bool:
+    """Tell whether autocast is on for a kind of device; of shapes alone (meta) torch would not say."""
+    return kind != "meta" and torch.is_autocast_enabled(kind)

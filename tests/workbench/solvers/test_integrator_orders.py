@@ -84,6 +84,26 @@ def test_errors_fall_with_the_order_of_the_method(name: str) -> None:
     assert errors[0] < bound
 
 
+@pytest.mark.parametrize("name", ["DPM-Solver++3M", "noise 3", "tAB 3", "rhoAB 3"])
+@pytest.mark.parametrize("first", [5.0, 20.0])
+def test_third_order_does_not_need_a_far_start(name: str, first: float) -> None:
+    # Without the correction of the first step the slope is 2.3 from 20 and 2.0 from 5.
+    build, path, order, _ = METHODS[name]
+    levels = LogUniform(first, 0.02, to_zero=False)
+    errors = [distance(ends(Modes(), build(levels.times(n)), path), reference(first, 0.02)) for n in STEPS]
+    assert abs(slope(STEPS, errors) - order) < 0.2, errors
+
+
+def test_the_step_from_noise_alone_is_of_third_order() -> None:
+    # Its length in s is fixed by the first level, so that its error stays however many steps follow.
+    def first_step(sigma: float) -> float:
+        times = LogUniform(sigma, 0.02, from_noise=True, to_zero=False).times(640)
+        fine = dpm_solver((1.0, *LogUniform(1e4, sigma, to_zero=False).times(40), *times[2:]), order=3)
+        return distance(ends(Modes(), dpm_solver_plus_plus(times, order=3)), ends(Modes(), fine))
+
+    assert first_step(40.0) < first_step(10.0) / 20
+
+
 def test_the_reference_is_finer_than_what_it_judges() -> None:
     # Another method of its own error, about 1e-8, below a hundredth of the smallest error above.
     other = ends(Modes(), unipc(GRID.times(700), order=3))
