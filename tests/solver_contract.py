@@ -29,14 +29,14 @@ from tests.problems import UNITS, grid_of, posterior_of, prior_on
 from workbench.callbacks import Callback, StepEvent
 from workbench.capabilities import CapabilityError
 from workbench.driver import sample
-from workbench.guards import DivergedError
+from workbench.engine.guards import DivergedError
+from workbench.engine.snapshot import pack, unpack
 from workbench.kinds import Kind
 from workbench.likelihood import Likelihood
 from workbench.posterior import Posterior
 from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.samples import Samples
-from workbench.snapshot import pack, unpack
 from workbench.solvers.base import Solver
 from workbench.store import TensorStore
 from workbench.units import Units

@@ -19,16 +19,16 @@ from torch import Tensor
 from operators.checks import COMPLEX_DTYPES, REAL_DTYPES, check_count, check_number
 from operators.errors import NonFiniteError, type_error, value_error
 from workbench.callbacks import Callback
-from workbench.costs import refuse_beyond_budget, refuse_beyond_memory
-from workbench.counting import counted
+from workbench.engine.costs import refuse_beyond_budget, refuse_beyond_memory
+from workbench.engine.counting import counted
+from workbench.engine.guards import diverged
+from workbench.engine.run import Run
+from workbench.engine.run_settings import RunSettings
 from workbench.fingerprint import fingerprint
-from workbench.guards import diverged
 from workbench.ledger import Budget, Ledger, reset_peak_memory
 from workbench.plan import SolverPlan
 from workbench.posterior import Posterior
 from workbench.random import Keys
-from workbench.run import Run
-from workbench.run_settings import RunSettings
 from workbench.samples import Samples
 from workbench.solvers.base import Solver
 from workbench.store import Header, Store, TensorStore

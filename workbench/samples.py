@@ -30,8 +30,8 @@ from workbench.draws import (
     checked_weights,
 )
 from workbench.export import component_names, coordinates, describe, draw_axes, to_array
-from workbench.guards import available_memory, bytes_text
 from workbench.kinds import Kind
+from workbench.memory import available_memory, bytes_text
 from workbench.moments import Moments, checked_levels, frequencies_of, quantiles_of, summarise
 from workbench.store import Draws, Header, json_text
 from workbench.volume import SPACES, Volume

@@ -16,11 +16,12 @@ from tests.workbench.toys import (
     prior_only,
     walk,
 )
-from workbench import costs, ledger
+from workbench import ledger
 from workbench.callbacks import LiveEstimate, ProgressLine
 from workbench.capabilities import CapabilityError
 from workbench.driver import sample
-from workbench.guards import DivergedError
+from workbench.engine import costs
+from workbench.engine.guards import DivergedError
 from workbench.kinds import Kind
 from workbench.ledger import Budget, BudgetError, BudgetExhausted
 from workbench.posterior import Posterior

@@ -36,8 +36,8 @@ from workbench.noise.base import (
     total,
 )
 from workbench.noise.transmission import STARVED, line_integrals
-from workbench.poisson_draws import LARGEST_MEAN
 from workbench.random import Keys
+from workbench.random.poisson_draws import LARGEST_MEAN
 
 __all__ = ["LogTransmission", "PoissonTransmission"]
 

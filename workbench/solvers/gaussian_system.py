@@ -18,10 +18,10 @@ from torch import Tensor
 
 from operators.errors import ConvergenceWarning
 from operators.linear import LinearOperator
+from workbench.likelihood.white_solve import WhiteState, white_start, white_step
 from workbench.noise.base import double
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import Gaussian
-from workbench.white_solve import WhiteState, white_start, white_step
 
 __all__ = ["GaussianSystem", "SystemSolve", "warn_if_short", "wide_like"]
 

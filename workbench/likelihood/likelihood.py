@@ -27,8 +27,9 @@ from operators.errors import type_error, value_error
 from operators.grid import Grid
 from operators.linear import LinearOperator, Scaled
 from operators.space import Space
-from workbench.laplacian import BatchTrace, probed_trace, second_derivative
-from workbench.newton import Map, proximal, way_out
+from workbench.likelihood.laplacian import BatchTrace, probed_trace, second_derivative
+from workbench.likelihood.newton import Map, proximal, way_out
+from workbench.likelihood.white_solve import accuracy_asked, unscaled, white_prox
 from workbench.noise.base import (
     GaussianForm,
     Noise,
@@ -40,7 +41,6 @@ from workbench.noise.base import (
     per_sample,
 )
 from workbench.random import Keys
-from workbench.white_solve import accuracy_asked, unscaled, white_prox
 
 __all__ = ["BatchTrace", "Likelihood"]
 

@@ -17,14 +17,14 @@ from torch import Tensor
 from operators.checks import all_finite
 from operators.errors import NonFiniteError, value_error
 from workbench.callbacks import Callback, StepEvent
-from workbench.costs import still_to_come
-from workbench.environment import environment
-from workbench.guards import DivergedError, diverged, diverged_rows
+from workbench.engine.costs import still_to_come
+from workbench.engine.environment import environment
+from workbench.engine.guards import DivergedError, diverged, diverged_rows
+from workbench.engine.run_settings import RunSettings
+from workbench.engine.snapshot import check_keepable, pack, unpack
 from workbench.ledger import Ledger
 from workbench.posterior import Posterior
 from workbench.random import Keys
-from workbench.run_settings import RunSettings
-from workbench.snapshot import check_keepable, pack, unpack
 from workbench.solvers.base import Info, Solver
 from workbench.store import Header, Progress, Store, StoreFull
 

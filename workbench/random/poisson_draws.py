@@ -3,7 +3,7 @@
 Below a mean of 10: inversion, the smallest k whose distribution function reaches u. From 10 on: PTRS,
 the transformed rejection of W. Hoermann (Insurance: Mathematics and Economics 12, 1993, 39-45), whose
 trial i reads the block (voxel, step, draw) under the key of lane i, so that no voxel waits for another.
-Both are exact for numbers u of 52 bits; the logarithms are those of `workbench.philox`.
+Both are exact for numbers u of 52 bits; the logarithms are those of `workbench.random.philox`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from decimal import Context, Decimal, localcontext
 import torch
 from torch import Tensor
 
-from workbench.philox import LOG, PI, make_key, minus_log, polynomial, square_root, uniform, words
+from workbench.random.philox import LOG, PI, make_key, minus_log, polynomial, square_root, uniform, words
 
 __all__ = ["LARGEST_MEAN", "Trials", "poisson_counts"]
 

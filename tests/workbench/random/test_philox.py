@@ -7,9 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.philox import ONE, make_key, minus_log, normal_pair, sign_pair, square_root, uniform, words
-from workbench.poisson_draws import _exp_minus
 from workbench.random import Keys
+from workbench.random.philox import (
+    ONE,
+    make_key,
+    minus_log,
+    normal_pair,
+    sign_pair,
+    square_root,
+    uniform,
+    words,
+)
+from workbench.random.poisson_draws import _exp_minus
 
 F64 = torch.empty(0, dtype=torch.float64)
 KEYS = Keys(7, (0, 5), 3)

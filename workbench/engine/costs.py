@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from operators.errors import value_error
-from workbench.guards import available_memory, bytes_text
 from workbench.ledger import Budget, BudgetError, Ledger, peak_memory
+from workbench.memory import available_memory, bytes_text
 from workbench.plan import SolverPlan
 from workbench.posterior import Posterior
 from workbench.solvers.base import Solver

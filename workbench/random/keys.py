@@ -25,8 +25,8 @@ from torch import Tensor
 
 from operators.checks import COMPLEX_DTYPES, REAL_DTYPES, check_count, check_finite, check_tensor
 from operators.errors import type_error, value_error
-from workbench.philox import make_key, normal_pair, sign_pair, uniform, words
-from workbench.poisson_draws import LARGEST_MEAN, Trials, poisson_counts
+from workbench.random.philox import make_key, normal_pair, sign_pair, uniform, words
+from workbench.random.poisson_draws import LARGEST_MEAN, Trials, poisson_counts
 
 __all__ = ["Keys"]
 

@@ -28,8 +28,8 @@ from operators.batch import column, components, dots
 from operators.cg import conjugate_gradient
 from operators.checks import check_count
 from operators.errors import ConvergenceWarning
+from workbench.likelihood.white_solve import accuracy_asked
 from workbench.noise.base import double
-from workbench.white_solve import accuracy_asked
 
 __all__ = ["NewtonResult", "proximal", "way_out"]
 

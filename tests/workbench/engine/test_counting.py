@@ -14,7 +14,7 @@ from operators.space import Space
 from operators.stack import BlockDiagonal
 from tests.contracts import LinearOperatorContract, OperatorContract
 from tests.problems import posterior_of
-from workbench.counting import CountedLinear, CountedOperator, counted
+from workbench.engine.counting import CountedLinear, CountedOperator, counted
 from workbench.ledger import Budget, BudgetExhausted, Ledger
 
 SPACE = Space.field(Grid.from_spacing((2, 3, 4), 1.0))

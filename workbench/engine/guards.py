@@ -1,17 +1,16 @@
-"""What is looked at before and during a run: room for the draws, values that are no numbers."""
+"""What is looked at after each step: values that are no numbers."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from workbench.snapshot import pack
+from workbench.engine.snapshot import pack
 from workbench.solvers.base import Info, Solver
 
-__all__ = ["DivergedError", "available_memory", "bytes_text", "diverged", "diverged_rows"]
+__all__ = ["DivergedError", "diverged", "diverged_rows"]
 
 
 class DivergedError(FloatingPointError):
@@ -49,26 +48,6 @@ def diverged_rows(state: object, info: Info, batch: int, wanted: int) -> list[in
     if estimate is not None:
         bad |= _rows(~torch.isfinite(estimate), batch)
     return sorted(row for row in bad if row < wanted)
-
-
-def available_memory() -> int | None:
-    """Return the bytes of memory that are free to use, None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-def bytes_text(size: float) -> str:
-    """Return a number of bytes as people read it."""
-    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if size >= 2**power:
-            return f"{size / 2**power:.1f} {unit}"
-    return f"{size:.0f} bytes"
 
 
 def _components(tensor: Tensor) -> Tensor:

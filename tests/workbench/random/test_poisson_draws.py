@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from workbench.poisson_draws import STIRLING, _minus_log_probability, _trial
 from workbench.random import Keys
+from workbench.random.poisson_draws import STIRLING, _minus_log_probability, _trial
 
 F64 = torch.empty(0, dtype=torch.float64)
 KEYS = Keys(7, (0, 5), 3)

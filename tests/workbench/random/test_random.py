@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-import workbench.random
 from operators.errors import NonFiniteError
 from workbench.random import Keys
+from workbench.random import keys as module
 
 F32 = torch.empty(0)
 F64 = torch.empty(0, dtype=torch.float64)
@@ -34,7 +34,7 @@ def one_thread() -> Iterator[None]:
 
 def test_no_uniform_of_single_precision_is_rounded_to_one() -> None:
     top = 1 - 2.0**-24
-    a, b = workbench.random._uniform_pair(torch.tensor([-1, 0]), torch.tensor([-(2**12), 1]), top=top)
+    a, b = module._uniform_pair(torch.tensor([-1, 0]), torch.tensor([-(2**12), 1]), top=top)
     assert torch.cat((a, b)).float().tolist() == [top, 2.0**-53, top, 2.0**-53]
     u = KEYS.of([0]).uniforms((2**22,), "u", like=F32)
     assert 0 < float(u.min()) < 1e-6
@@ -164,7 +164,7 @@ def test_a_region_in_tiles_of_any_size_is_a_part_of_the_whole(
     whole = {like: keys.normals(shape, "x", like=like) for like in (F64, C64)}
     means = keys.uniforms(shape, "means", like=F64) * 40
     counts = keys.poisson(means, "counts")
-    monkeypatch.setattr(workbench.random, "CPU_TILE", tile)
+    monkeypatch.setattr(module, "CPU_TILE", tile)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     for like, expected in whole.items():
         part = keys.normals(shape, "x", like=like, region=region)

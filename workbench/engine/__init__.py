@@ -1,0 +1,1 @@
+"""What `sample` is made of: one run, its costs and counters, what it guards against, how it is kept."""
