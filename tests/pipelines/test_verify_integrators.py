@@ -22,9 +22,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make the tables small: two flows, one diffusion, a shorter reference."""
     monkeypatch.setattr(integrators, "FLOWS", (BY_NAME["DDIM"], BY_NAME["DPM-Solver++ 2M"]))
     monkeypatch.setattr(integrators, "DIFFUSIONS", DIFFUSIONS[:1])
-    monkeypatch.setattr(integrators, "REFERENCE_STEPS", 800)
-    monkeypatch.setattr(integrators, "FLOW_DRAWS", 64)
-    monkeypatch.setattr(integrators, "DIFFUSION_DRAWS", 4000)
+    monkeypatch.setattr(integrators, "REFERENCE_STEPS", 250)
+    monkeypatch.setattr(integrators, "FLOW_DRAWS", 32)
+    monkeypatch.setattr(integrators, "DIFFUSION_DRAWS", 1000)
     integrators.reference.cache_clear()
     yield
     integrators.reference.cache_clear()
