@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     T = TypeVar("T", bound=DataclassInstance)
+    M = TypeVar("M", bound=StrEnum)
 
 REAL_DTYPES = (torch.float32, torch.float64)
 COMPLEX_DTYPES = (torch.complex64, torch.complex128)
@@ -88,6 +89,13 @@ def check_tensor(value: object, argument: str) -> torch.Tensor:
     if value.numel() == 0:
         raise value_error(argument, "not be empty", f"shape {tuple(value.shape)}")
     return value
+
+
+def check_member(kind: type[M], value: object, argument: str) -> M:
+    """Return the member of a StrEnum that `value` is, or is the text of."""
+    if not isinstance(value, str) or value not in tuple(kind):
+        raise value_error(argument, f"be a {kind.__name__}: {', '.join(kind)}", repr(value))
+    return kind(value)
 
 
 def check_finite(value: torch.Tensor, argument: str) -> None:

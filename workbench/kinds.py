@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from operators.errors import value_error
+from operators.checks import check_member
 
 __all__ = ["Kind"]
 
@@ -30,9 +30,7 @@ class Kind(StrEnum):
     @classmethod
     def require(cls, value: object) -> Kind:
         """Return the kind that `value` is, or is the text of."""
-        if not isinstance(value, str) or value not in tuple(cls):
-            raise value_error("kind", f"be a Kind: {', '.join(cls)}", repr(value))
-        return cls(value)
+        return check_member(cls, value, "kind")
 
     @property
     def has_spread(self) -> bool:

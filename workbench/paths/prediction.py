@@ -19,6 +19,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from operators.checks import check_member
 from operators.errors import value_error
 from workbench.paths.affine import AffinePath, Point
 from workbench.paths.noise_law import GaussianLaw
@@ -38,9 +39,7 @@ class Prediction(StrEnum):
     @classmethod
     def require(cls, value: object) -> Prediction:
         """Return the prediction that `value` is, or is the text of."""
-        if not isinstance(value, str) or value not in tuple(cls):
-            raise value_error("prediction", f"be a Prediction: {', '.join(cls)}", repr(value))
-        return cls(value)
+        return check_member(cls, value, "prediction")
 
 
 def to_data(

@@ -1,7 +1,9 @@
 """A module that is used and never trained: private, in evaluation mode, run in parts.
 
 The weights are not copied: they share the memory of the caller's module, and a change of them is noticed
-and refused. Its tensors are hashed once.
+and refused, unless it goes around torch's count (`weight.data`). Buffers are copied: running means change
+whenever the caller's module is called in training. Its tensors are hashed once. What enters the module is
+its own, so that it may work in place.
 
 A network that is recomputed keeps no activations: its derivative runs it again, one part at a time. That is
 written as a function with derivatives, because torch.utils.checkpoint knows no transforms of torch.func,
@@ -20,7 +22,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from operators.errors import describe, type_error, value_error
+from operators.errors import NonFiniteError, describe, type_error, value_error
 from workbench.fingerprint import fingerprint
 from workbench.priors.network.calling import Calling
 from workbench.priors.network.execution import Execution
@@ -45,11 +47,11 @@ class Beside:
         images = self.images
         if images is not None:
             some = images if images.shape[0] == 1 else images[first : first + count]
-            images = some.to(like.device, like.dtype).expand(count, *some.shape[1:])
+            images = some.to(like.device, like.dtype, copy=True).expand(count, *some.shape[1:])
         numbers = {}
         for name, value in self.numbers.items():
             dtype = like.dtype if value.is_floating_point() else value.dtype
-            numbers[name] = value.to(like.device, dtype).expand(count, *value.shape[1:])
+            numbers[name] = value.to(like.device, dtype, copy=True).expand(count, *value.shape[1:])
         return Beside(images, numbers)
 
 
@@ -66,6 +68,7 @@ class FrozenModule:
         self.name = type(module).__name__
         # The module itself goes by its digest in a hash: large ones would be hashed with every run.
         self._memo_module = _private(module, None)
+        _check_weights(self._memo_module)
         self.digest = fingerprint(self._memo_module, name="module")
         if execution.channels_last:
             for parameter in self._memo_module.parameters():
@@ -117,7 +120,6 @@ class FrozenModule:
                 with torch.no_grad():
                     value = part(x, label.expand(shape[0]))
                 _check_shape(value, x, channels)
-                return
             except Exception as error:
                 if device == META:
                     continue
@@ -127,6 +129,9 @@ class FrozenModule:
                 raise value_error(
                     "module", expected, f"{type(error).__name__}: {str(error).rstrip('.')}", REMEDY
                 ) from error
+            if device != META:
+                self._check_repeats(value)
+            return
 
     def on(self, device: torch.device) -> FrozenModule:
         """Return the same with the module on another device."""
@@ -156,6 +161,19 @@ class FrozenModule:
         self.__dict__.update(state)
         self._watch()
 
+    def _check_repeats(self, value: Tensor) -> None:
+        """Refuse a module that gives several things for one: `value` is of images and labels all alike."""
+        dtype = self.execution.autocast or self.dtype or value.dtype
+        rounding = max(torch.finfo(dtype).eps, torch.finfo(value.dtype).eps) ** 0.5
+        apart, size = (value[1:] - value[:1]).abs().max(), value.abs().max()
+        if apart > rounding * size:
+            got = f"images {float(apart / size):.2g} of their largest value apart"
+            remedy = (
+                "Take out what is random in it: nn.Dropout is off here, torch.nn.functional.dropout needs "
+                "training=self.training."
+            )
+            raise value_error("module", "give the same image for the same input", got, remedy)
+
     def _watch(self) -> None:
         """Note how the weights are now."""
         self._memo_weights = tuple(self._memo_module.parameters())
@@ -166,12 +184,12 @@ class FrozenModule:
 
         def part(x: Tensor, label: Tensor) -> Tensor:
             dtype = self.dtype or x.dtype
-            images = x.to(dtype)
+            images = x.to(dtype, copy=True)
             if self.execution.channels_last and x.device != META:
                 images = images.contiguous(memory_format=self._format)
             # A half-precision number cannot tell one index in a thousand from the next.
             wide = torch.promote_types(dtype, torch.float32)
-            times = label.to(x.device, wide if label.is_floating_point() else label.dtype)
+            times = label.to(x.device, wide if label.is_floating_point() else label.dtype, copy=True)
             own = beside.rows(first, x.shape[0], images)
             with self._precision(x.device):
                 value = self.calling.call(module, images, times, own.images, own.numbers)
@@ -222,6 +240,13 @@ def _check_shape(value: Tensor, x: Tensor, channels: int) -> None:
         raise _WrongShapeError(describe("module", f"give images of shape {expected}", got, REMEDY))
 
 
+def _check_weights(module: nn.Module) -> None:
+    for name, weight in module.named_parameters():
+        if weight.device != META and not weight.isfinite().all():
+            remedy = "Such a network gives NaN; find the step of its training after which they appeared."
+            raise NonFiniteError(describe("module", "have finite weights", f"NaN or infinity in {name}", remedy))
+
+
 def _private(module: nn.Module, device: torch.device | None) -> nn.Module:
     """Return a copy of the structure in evaluation mode; its tensors are the same unless it is to move."""
     twins: dict[int, Any] = {}
@@ -230,7 +255,7 @@ def _private(module: nn.Module, device: torch.device | None) -> nn.Module:
             raise value_error("module", "have its weights", "a lazy module", "Call it once before.")
         twins[id(parameter)] = nn.Parameter(_moved(parameter, device), requires_grad=False)
     for buffer in module.buffers():
-        twins[id(buffer)] = _moved(buffer, device)
+        twins[id(buffer)] = _moved(buffer, device).clone()
     try:
         return copy.deepcopy(module, twins).eval()
     except (RuntimeError, TypeError, NotImplementedError) as error:

@@ -22,7 +22,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from operators.checks import check_number, replaced
+from operators.checks import check_member, check_number, replaced
 from operators.errors import type_error, value_error
 from workbench.paths.affine import AffinePath
 from workbench.paths.noise_law import NORMAL, GaussianLaw, NoiseLaw
@@ -57,9 +57,7 @@ class Label(StrEnum):
     @classmethod
     def require(cls, value: object) -> Label:
         """Return the label that `value` is, or is the text of."""
-        if not isinstance(value, str) or value not in tuple(cls):
-            raise value_error("label", f"be a Label: {', '.join(cls)}", repr(value))
-        return cls(value)
+        return check_member(cls, value, "label")
 
 
 class Output(ABC):
