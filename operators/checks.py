@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from numbers import Number
 from typing import TYPE_CHECKING, TypeVar, cast
 
