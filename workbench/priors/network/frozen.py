@@ -1,9 +1,9 @@
 """A module that is used and never trained: private, in evaluation mode, run in parts.
 
 The weights are not copied: they share the memory of the caller's module, and a change of them is noticed
-and refused, unless it goes around torch's count (`weight.data`). Buffers are copied: running means change
-whenever the caller's module is called in training. Its tensors are hashed once. What enters the module is
-its own, so that it may work in place.
+and refused: at each call where torch counts it, at the start of a run where it goes around the count
+(`weight.data`). Buffers are copied: running means change whenever the caller's module is called in training.
+What enters the module is its own, so that it may work in place.
 
 A network that is recomputed keeps no activations: its derivative runs it again, one part at a time. That is
 written as a function with derivatives, because torch.utils.checkpoint knows no transforms of torch.func,
@@ -123,7 +123,7 @@ class FrozenModule:
             except Exception as error:
                 if device == META:
                     continue
-                if isinstance(error, _WrongShapeError):
+                if isinstance(error, WrongShapeError):
                     raise
                 expected = f"take images of shape {shape}, as {self.calling!r} gives them"
                 raise value_error(
@@ -140,9 +140,13 @@ class FrozenModule:
         twin._watch()
         return twin
 
-    def require_unchanged(self) -> None:
-        """Raise if the weights have been written to: what was recorded of the prior would be wrong."""
-        if _versions(self._memo_weights) != self._memo_versions:
+    def require_unchanged(self, *, thoroughly: bool = False) -> None:
+        """Raise if the weights have been written to: what was recorded of the prior would be wrong.
+
+        `thoroughly` looks at the numbers themselves.
+        """
+        changed = _versions(self._memo_weights) != self._memo_versions
+        if changed or (thoroughly and fingerprint(self._memo_module, name="module") != self.digest):
             remedy = "Make a prior of the trained weights, or give it a copy: copy.deepcopy(module)."
             got = "weights changed in place, such as by training the module on"
             raise value_error("module", "stay as it was when the prior was made", got, remedy)
@@ -229,7 +233,7 @@ REMEDY = (
 )
 
 
-class _WrongShapeError(ValueError):
+class WrongShapeError(ValueError):
     """A module gave images of another shape."""
 
 
@@ -237,14 +241,16 @@ def _check_shape(value: Tensor, x: Tensor, channels: int) -> None:
     expected = (x.shape[0], channels, *x.shape[2:])
     if tuple(value.shape) != expected:
         got = f"{tuple(value.shape)} from images {tuple(x.shape)}"
-        raise _WrongShapeError(describe("module", f"give images of shape {expected}", got, REMEDY))
+        raise WrongShapeError(describe("module", f"give images of shape {expected}", got, REMEDY))
 
 
 def _check_weights(module: nn.Module) -> None:
     for name, weight in module.named_parameters():
         if weight.device != META and not weight.isfinite().all():
             remedy = "Such a network gives NaN; find the step of its training after which they appeared."
-            raise NonFiniteError(describe("module", "have finite weights", f"NaN or infinity in {name}", remedy))
+            raise NonFiniteError(
+                describe("module", "have finite weights", f"NaN or infinity in {name}", remedy)
+            )
 
 
 def _private(module: nn.Module, device: torch.device | None) -> nn.Module:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from operators.checks import check_finite
 from operators.errors import type_error, value_error
 from operators.space import Space
-from workbench.priors.base import Condition, Denoiser
+from workbench.priors.base import Condition, Counter, Denoiser
 from workbench.priors.flat import require_field
 from workbench.priors.network.calling import IMAGE, Calling, Plain
 from workbench.priors.network.execution import Execution
@@ -144,6 +144,11 @@ class NetworkPrior(Denoiser):
         other._images = {name: value.to(device) for name, value in self._images.items()}
         other._numbers = {name: value.to(device) for name, value in self._numbers.items()}
         return other
+
+    def counted(self, counter: Counter) -> Self:
+        """Return the same prior, its evaluations counted by `counter`, for a run that begins now."""
+        self._network.require_unchanged(thoroughly=True)
+        return super().counted(counter)
 
     def given(self, condition: Condition) -> NetworkPrior:
         """Return the prior bound to a condition: a tensor where it takes one, else tensors by name.
