@@ -60,8 +60,9 @@ class WaveletDenoiser(Denoiser):
         Whether all shifts take part. Without, its errors are those of one grid of blocks; with periodic ends
         and a number t for a threshold it is then the prox of t sigma times the sum of |coefficients|.
     boundary
-        "reflect": images are continued by their mirror image; "periodic": their ends meet, and without
-        `invariant` the axes have to divide by 2 at every level.
+        "reflect": images are continued by their mirror image, by half of what the filters reach over, so
+        that voxels at the ends are 0.1 to 0.2 sigma from those under an endless mirror; "periodic": their
+        ends meet, and without `invariant` the axes have to divide by 2 at every level.
     units
         What the numbers mean.
 
