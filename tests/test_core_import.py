@@ -109,14 +109,14 @@ def test_a_missing_extra_names_the_feature_and_the_command(code: str, feature: s
 
 
 def test_the_extras_blocked_above_are_those_of_the_distribution() -> None:
-    names = {"astra-toolbox": "astra", "scikit-image": "skimage", "PyWavelets": "pywt"}
+    names = {"astra-toolbox": "astra", "scikit-image": "skimage", "pywavelets": "pywt"}
     declared = set()
     for requirement in distribution("inverse-workbench").requires or []:
         name = requirement.split(";")[0].strip()
         for stop in "<>=[! ~":
             name = name.split(stop)[0]
         if "extra" in requirement and "dev" not in requirement.split(";")[1]:
-            declared.add(names.get(name, name))
+            declared.add(names.get(name.lower(), name))
     decoders = {"pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm"}  # never imported by us
     assert declared - decoders - {"inverse-workbench"} <= set(EXTRAS)
 

@@ -85,10 +85,9 @@ def test_errors_fall_with_the_order_of_the_method(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["DPM-Solver++3M", "noise 3", "tAB 3", "rhoAB 3"])
-@pytest.mark.parametrize("first", [5.0, 20.0])
-def test_third_order_does_not_need_a_far_start(name: str, first: float) -> None:
-    # Without the correction of the first step the slope is 2.3 from 20 and 2.0 from 5.
-    build, path, order, _ = METHODS[name]
+def test_third_order_does_not_need_a_far_start(name: str) -> None:
+    # Without the correction of the first step the slope of 3M is 2.3 from 20 and less from here.
+    (build, path, order, _), first = METHODS[name], 5.0
     levels = LogUniform(first, 0.02, to_zero=False)
     errors = [distance(ends(Modes(), build(levels.times(n)), path), reference(first, 0.02)) for n in STEPS]
     assert abs(slope(STEPS, errors) - order) < 0.2, errors
