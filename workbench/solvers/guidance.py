@@ -1,0 +1,94 @@
+"""What the solvers that go through the prior's derivative share: one evaluation, one backward pass.
+
+    D = denoise(z, sigma),    v = drive(D),    guided(...) = D, J^H v,    J = dD / dz = Cov[x | z] / sigma^2
+
+"exact" goes backward through the network, which is run once. "detached" puts in place of J what it is for an
+isotropic Gaussian prior of the same spread s0, s0^2 / (s0^2 + sigma^2) I: no backward pass and no memory for
+activations, at the price of guidance that does not know where the prior would give way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from operators.base import Operator
+from operators.batch import dots
+from operators.errors import type_error
+from operators.linalg import largest_eigenvalue
+from operators.linear import LinearOperator
+from workbench.posterior import Posterior
+from workbench.random import Keys
+from workbench.solvers.descent import data_sd, denoiser, measured_norm
+
+__all__ = ["Jacobian", "curvature_norm", "guided", "pulled_residual"]
+
+Jacobian = Literal["exact", "detached"]
+
+#: Accuracy of a norm that only sets a length of step.
+ROUGH = 1e-3
+
+
+def guided(
+    posterior: Posterior, z: Tensor, sigma: float, drive: Callable[[Tensor], Tensor], jacobian: Jacobian
+) -> tuple[Tensor, Tensor]:
+    """Return D and J^H drive(D); `drive` is given D without its graph."""
+    prior = denoiser(posterior)
+    if jacobian == "detached":
+        estimate = prior.denoise(z, sigma)
+        spread = data_sd(posterior, "jacobian")
+        return estimate, spread**2 / (spread**2 + sigma**2) * drive(estimate)
+    with torch.enable_grad():
+        point = z.detach().requires_grad_()
+        estimate = prior.denoise(point, sigma)
+    force = drive(estimate.detach())
+    (pull,) = torch.autograd.grad(estimate, point, force)
+    return estimate.detach(), pull
+
+
+def pulled_residual(posterior: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return |W (y - A x)| per sample and A'(x)^H W^H W (y - A x), W the whitener of Gaussian noise."""
+    likelihood = posterior.measured
+    form = posterior.kept(
+        "gaussian form", lambda: likelihood.noise.gaussian_form(likelihood.data, likelihood.operator.codomain)
+    )
+    if form is None:
+        remedy = "Use form='bayes', which takes any law."
+        raise type_error("noise", "be Gaussian for the norm of a residual", repr(likelihood.noise), remedy)
+    predicted = likelihood.predicted(x)
+    whitener: LinearOperator = form.whitener
+    residual = whitener.apply(form.data.to(predicted.dtype) - predicted)
+    pull = likelihood.operator.apply_vjp(x, whitener.apply_adjoint(residual))
+    return dots(residual, residual).sqrt(), pull
+
+
+def curvature_norm(posterior: Posterior) -> float:
+    """Return the root of the largest eigenvalue of J^H H J, |B| of a linear-Gaussian measurement.
+
+    Of any other it is that at a point like those of the prior: its mean and a deviation of its spread.
+    """
+    likelihood = posterior.measured
+    if likelihood.is_linear_gaussian:
+        return measured_norm(posterior)
+    return posterior.kept("norm of the curvature", lambda: _curvature_norm(posterior, likelihood.operator))
+
+
+def _curvature_norm(posterior: Posterior, operator: Operator) -> float:
+    spread = data_sd(posterior, "scale")
+    like = posterior.like()
+    white = Keys(0, (0, 1)).normals(posterior.space.shape, "guidance: point like the prior's", like=like)
+    far = min(100 * spread, denoiser(posterior).noise_range[1])
+    point = denoiser(posterior).denoise(0 * white[:1], far) + spread * white[:1]
+
+    def curved(v: Tensor) -> Tensor:
+        image = operator.apply_jvp(point, v)
+        likelihood = posterior.measured
+        noise, predicted = likelihood.noise, likelihood.predicted(point)
+        data = likelihood.data.to(predicted.dtype if likelihood.data.is_complex() else predicted.real.dtype)
+        return operator.apply_vjp(point, noise.positive_curvature(predicted, data, image))
+
+    square = largest_eigenvalue(curved, white[1:], tolerance=ROUGH, max_iterations=100)
+    return float(square) ** 0.5
