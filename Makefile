@@ -55,7 +55,7 @@ demo: .venv/.demo ## install what the demo needs and run it; the results go to d
 test: lint types ## install everything, then lint, types and tests: what CI runs
 	@echo "== tests: pytest in $(JOBS) processes"
 	# One thread each: as many processes as cores, whose threads would only wait for one another.
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 	echo "== tests took $$SECONDS s"
 
 lint: .venv/.dev ## style, and the imports between the three floors

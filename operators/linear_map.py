@@ -12,6 +12,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from operators.base import Operator, checked_finite
 from operators.errors import InexactAdjointError
@@ -55,8 +56,20 @@ class _Linear(_Reverse):
 
 
 def _apply_flat(op: LinearMap, adjoint: bool, x: Tensor) -> Tensor:
-    function = _Reverse if torch.compiler.is_compiling() else _Linear
-    return function.apply(op, adjoint, x)  # type: ignore[no-untyped-call, no-any-return]
+    if torch.compiler.is_compiling():
+        return _Reverse.apply(op, adjoint, x)  # type: ignore[no-untyped-call, no-any-return]
+    if not _may_be_derived(x):
+        # An autograd Function takes a tenth of a millisecond to call, which is most of a small operator.
+        with torch.no_grad():
+            return _Linear.forward(op, adjoint, x)
+    return _Linear.apply(op, adjoint, x)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _may_be_derived(x: Tensor) -> bool:
+    """Return whether a derivative, of either mode, or a vmap could want to know how values came about."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        return True
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def apply_linear(op: LinearMap, adjoint: bool, x: Tensor) -> Tensor:

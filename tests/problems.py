@@ -2,97 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from operators.blur import Blur, GaussianPSF
-from operators.ct import ParallelBeamGeometry
-from operators.diagonal import Diagonal
-from operators.grid import Grid
 from operators.linear import LinearOperator
-from operators.mri.cartesian import CartesianGeometry
-from operators.mri.coils import Coils
-from operators.space import Space
-from workbench.likelihood import Likelihood
-from workbench.noise.gaussian import Gaussian as GaussianNoise
+from pipelines.verify.referee.small import IMAGES as PROBLEMS
+from pipelines.verify.referee.small import UNITS, grid_of, operator_of, posterior_of, prior_on
+from pipelines.verify.referee.truth import reals
 from workbench.posterior import Posterior
-from workbench.priors.gaussian import SpectralGaussian
-from workbench.random import Keys
-from workbench.units import Units
 
-PROBLEMS = ("blur", "mask", "ct", "coils")
-#: Physical images are about SCALE u + OFFSET: an attenuation in 1/mm, say.
-UNITS = Units(scale=0.005, offset=0.02, unit="1/mm")
-
-
-def grid_of(size: int) -> Grid:
-    return Grid.plane((size, size), 2.0)
-
-
-def prior_on(space: Space, units: Units = UNITS) -> SpectralGaussian:
-    """Return a smooth prior of sd 1 whose high frequencies do not vanish."""
-    size = space.shape[-1]
-    freq = torch.fft.fftfreq(size, dtype=torch.float64)
-    square = freq[:, None] ** 2 + freq[None, :] ** 2
-    power = 1 / (1 + (square * (0.15 * size) ** 2)) ** 1.5 + 0.01
-    power = power / power.mean()
-    return SpectralGaussian(space, 0.3, power[None].expand(1, size, size), units=units)
-
-
-def operator_of(name: str, size: int) -> LinearOperator:
-    """Return A, on physical images."""
-    grid = grid_of(size)
-    if name == "blur":
-        return Blur(Space.field(grid), GaussianPSF(6.0), "periodic")
-    if name == "mask":
-        kept = Keys(5, (0,)).uniforms((1, size, size), "mask", like=torch.empty(0))[0] < 0.5
-        return Diagonal(Space.field(grid), kept.double())
-    if name == "ct":
-        return ParallelBeamGeometry.around(grid, 20 if size >= 32 else 6).operator(grid)
-    space = Space.field(grid, is_complex=True)
-    index = torch.arange(size, dtype=torch.float64) / size
-    centres = [(0.1, 0.2), (0.8, 0.3), (0.5, 0.9)]
-    maps = torch.stack(
-        [
-            torch.exp(-2 * ((index[:, None] - y) ** 2 + (index[None, :] - x) ** 2))
-            * torch.exp(1j * math.pi * (y + index))
-            for y, x in centres
-        ]
-    )[:, None]
-    transform = CartesianGeometry.around(grid).operator(grid, components=(3,))
-    lines = (torch.arange(size) % 2 == 0) | ((torch.arange(size) - size // 2).abs() < 3)
-    sampled = Diagonal(transform.codomain, lines.double()[:, None].expand(3, 1, size, size))
-    return sampled @ transform @ Coils(space, maps)
-
-
-def posterior_of(
-    name: str,
-    size: int = 8,
-    *,
-    dtype: torch.dtype = torch.float64,
-    sigma: float | None = None,
-    units: Units = UNITS,
-) -> Posterior:
-    """Return a posterior with data drawn from its own model; `units` only rename what is measured."""
-    operator = operator_of(name, size)
-    prior = prior_on(operator.domain, units)
-    truth = UNITS.physical(prior.draw(Keys(1, (0,)), like=_like(operator.domain)))
-    clean = operator(truth)
-    level = 0.05 * float(clean.abs().max()) if sigma is None else sigma
-    noise = GaussianNoise(level)
-    data = noise.draw(clean, Keys(2, (0,)))[0]
-    # The same physics in other units: x' = f x is measured by A / f.
-    factor = units.scale / UNITS.scale
-    scaled = operator if factor == 1 else operator / factor
-    kind = data.to(torch.complex64 if data.is_complex() else torch.float32)
-    return Posterior(prior, Likelihood(scaled, noise, data if dtype == torch.float64 else kind))
-
-
-def _like(space: Space) -> Tensor:
-    return torch.empty(0, dtype=torch.complex128 if space.is_complex else torch.float64)
+__all__ = [
+    "PROBLEMS",
+    "UNITS",
+    "Dense",
+    "coverage",
+    "dense_answer",
+    "grid_of",
+    "operator_of",
+    "posterior_of",
+    "prior_on",
+    "real_matrix",
+    "reals",
+    "require_standard_normal",
+]
 
 
 @dataclass(frozen=True)
@@ -106,11 +40,6 @@ class Dense:
         """Return L^-1 (u - mean) for rows u: independent standard normals if u are exact draws."""
         factor = torch.linalg.cholesky(self.covariance)
         return torch.linalg.solve_triangular(factor, (reals(u) - self.mean).T, upper=False).T
-
-
-def reals(u: Tensor) -> Tensor:
-    """Return rows of real numbers out of (batch, ...)."""
-    return (torch.view_as_real(u) if u.is_complex() else u).double().flatten(1)
 
 
 def real_matrix(op: LinearOperator) -> Tensor:
@@ -128,7 +57,7 @@ def dense_answer(posterior: Posterior) -> Dense:
     b, z = posterior.measured.whitened
     prior = posterior.prior
     root, matrix = real_matrix(prior.root), real_matrix(b)
-    mean = reals(prior.mean_like(_like(posterior.space))[None])[0]
+    mean = reals(prior.mean_like(torch.empty(0, dtype=torch.float64))[None])[0]
     m = matrix @ root
     precision = m.T @ m + torch.eye(m.shape[1], dtype=torch.float64)
     v = torch.linalg.solve(precision, m.T @ (reals(z[None])[0] - matrix @ mean))

@@ -3,18 +3,66 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipelines.cli.failures import ExitCode
 
-verify = typer.Typer(no_args_is_help=True)
+verify = typer.Typer(invoke_without_command=True)
+
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--problem", metavar="NAME", help="A problem alone (repeatable): P1, ct64, ..."),
+]
+Solvers = Annotated[
+    list[str] | None,
+    typer.Option("--solver", metavar="MODULE:CLASS", help="A solver of your own, alone (repeatable)."),
+]
 
 
 @verify.callback()
-def about() -> None:
-    """Hold what the workbench computes against answers known in closed form."""
+def referee(
+    context: typer.Context,
+    fast: Annotated[bool, typer.Option("--fast", help="Fewer problems and draws: minutes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records as one JSON list.")] = False,
+    problems: Names = None,
+    solvers: Solvers = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Write verify.html, .png and .json.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; one per core.")] = None,
+) -> None:
+    """Hold every sampler against posteriors known in closed form.
+
+    Prints solver x problem with the errors of mean, covariance, spread, modes and intervals, what it cost,
+    and whether the figures lie where the solver's own law puts them. Exits with 1 if one does not.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from pipelines.verify.referee.cells import Cell
+    from pipelines.verify.referee.run import Result, chosen, run
+    from pipelines.verify.referee.table import report, rows, verdict
+
+    def told(result: Result) -> None:
+        text = verdict(result) if isinstance(result, Cell) else "refused"
+        typer.echo(f"{result.problem:10} {result.solver:26} {text}", err=True)
+
+    names = chosen(problems or (), fast=fast)
+    results = run(names, fast=fast, solvers=solvers or (), jobs=jobs, told=told)
+    if as_json:
+        records = [result.facts() for result in results if isinstance(result, Cell)]
+        typer.echo(json.dumps(records, indent=2))
+    else:
+        typer.echo("\n".join([*rows(results), "", *report(results)]))
+    if out is not None:
+        from pipelines.verify.referee.page import write_page
+
+        for path in write_page(results, out):
+            typer.echo(f"wrote {path}", err=True)
+    if not all(result.passed for result in results if isinstance(result, Cell)):
+        raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 @verify.command("integrators", epilog="Example: workbench verify integrators --json > integrators.json")

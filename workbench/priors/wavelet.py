@@ -121,19 +121,13 @@ class WaveletDenoiser(Denoiser):
 
     def _shrunk(self, z: Tensor, sigma: Tensor) -> Tensor:
         """Return the estimate for images (n, z, y, x) and levels (n, 1, 1, 1)."""
-        shape, coarse = z.shape, self._continued(z)
+        shape, coarse, steps = z.shape, self._continued(z), self._steps()
         details: list[Tensor] = []
-        dilations = dict.fromkeys(long_axes_of(self.plan), 1)
-        steps = []
-        for axes in self.plan:
-            step = [(axis, dilations[axis]) for axis in axes]
+        for step in steps:
             coarse, *bands = self._analysed([coarse], step)
             # What the level adds to its image, so that one image a level is kept and not one a subband.
             kept = [torch.zeros_like(coarse)] + [self._soft(band, sigma, shape) for band in bands]
             details.append(self._synthesised(kept, step))
-            steps.append(step)
-            if self.invariant:
-                dilations.update({axis: 2 * dilations[axis] for axis in axes})
         for step, detail in zip(reversed(steps), reversed(details), strict=True):
             for axis, dilation in reversed(step):
                 coarse = self._spread(coarse, None, axis, dilation)
@@ -141,6 +135,24 @@ class WaveletDenoiser(Denoiser):
         for axis, (before, _) in self.margins.items():
             coarse = coarse.narrow(axis, before, shape[axis])
         return coarse
+
+    def details(self, z: Tensor) -> list[Tensor]:
+        """Return the subbands that are shrunk, the finest level first, for images (..., z, y, x)."""
+        coarse, found = self._continued(z), []
+        for step in self._steps():
+            coarse, *bands = self._analysed([coarse], step)
+            found += bands
+        return found
+
+    def _steps(self) -> list[list[tuple[int, int]]]:
+        """Return the axes that each level filters, with the distance of the taps along them."""
+        dilations = dict.fromkeys(long_axes_of(self.plan), 1)
+        steps = []
+        for axes in self.plan:
+            steps.append([(axis, dilations[axis]) for axis in axes])
+            if self.invariant:
+                dilations.update({axis: 2 * dilations[axis] for axis in axes})
+        return steps
 
     def _continued(self, z: Tensor) -> Tensor:
         for axis, (before, after) in self.margins.items():

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -58,7 +59,10 @@ class Keys:
 
     def at(self, step: int) -> Keys:
         """Return the keys of the same draws at another step."""
-        return replace(self, step=step)
+        # A copy: the draws have been looked at, which takes longer than most steps where there are thousands.
+        other = copy(self)
+        object.__setattr__(other, "step", _check_word(step, "step", 32))
+        return other
 
     def of(self, draws: Iterable[int]) -> Keys:
         """Return the keys of other draws at the same step."""

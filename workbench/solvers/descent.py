@@ -1,15 +1,15 @@
 """What guidance solvers share: a state z = x + sigma noise that descends through noise levels to the image.
 
-    z_0 = sigma_0 w,    one row (sigma, next_sigma) per evaluation D = denoise(z, sigma),    next_sigma = 0 at the end
+    z_0 = sigma_0 w,    a row (sigma, next_sigma) per evaluation D = denoise(z, sigma),    the last ends at 0
 
 Two moves from a clean estimate x to the next level s' = next_sigma are common,
 
     ancestral   z' = x + k (z - x) + s' sqrt(1 - k) w,               k = (s' / sigma)^2
     DDIM        z' = x + s' (sqrt(1 - eta^2) (z - x) / sigma + eta w)
 
-The first is the exact Gaussian posterior of z' given z and x. The start neglects x / sigma_0; the levels that
-nobody chose begin at 100 standard deviations of the prior, and end at 1 % of one or where even the best measured
-direction shows no more, 0.3 / |B| for -log p(y | u) = |B u - z|^2 / 2.
+The first is the exact Gaussian posterior of z' given z and x. The start neglects x / sigma_0. Levels that
+nobody chose begin at 100 standard deviations of the prior and end at 1 % of one, or where even the best
+measured direction shows no more, 0.3 / |B| for -log p(y | u) = |B u - z|^2 / 2.
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ def data_sd(posterior: Posterior, argument: str) -> float:
     spread = posterior.prior.data_sd
     if spread is None or not spread > 0:
         wanted = f"be given for a {type(posterior.prior).__name__} without a data_sd"
-        raise value_error(argument, wanted, "None", "Such as levels=Karras(100.0, 0.01), in units of the prior.")
+        raise value_error(
+            argument, wanted, "None", "Such as levels=Karras(100.0, 0.01), in units of the prior."
+        )
     return spread
 
 
@@ -158,7 +160,7 @@ def ancestral(z: Tensor, x: Tensor, row: PlanRow, keys: Keys, purpose: str) -> T
 
 
 def ddim(x: Tensor, noise: Tensor, row: PlanRow, eta: float, keys: Keys, purpose: str) -> Tensor:
-    """Return x + s' (sqrt(1 - eta^2) noise + eta w): `eta` is the share of fresh noise in that of the target."""
+    """Return x + s' (sqrt(1 - eta^2) noise + eta w): `eta` is the share of fresh noise in the target's."""
     after = row.number("next_sigma")
     if after == 0:
         return x

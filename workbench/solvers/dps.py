@@ -4,20 +4,20 @@
     norm    z' = ancestral(z, D) + zeta g / |e|,              zeta = scale * sd / |B|
     bayes   z' = ancestral(z, D) + scale (sigma^2 - s'^2) g
 
-(Chung et al. 2023.) W whitens the noise, |e| is that of each draw alone, sd is the prior's spread and |B| the
-norm of W A, so that `scale` has no unit: the paper's 0.3 to 1 for images in [-1, 1] is about 0.5 to 2 here. The
-second is the step that Bayes' rule asks for if y were A D + noise.
+(Chung et al. 2023.) W whitens the noise, |e| is that of each draw alone, sd is the prior's spread and |B|
+the norm of W A, so that `scale` has no unit: the paper's 0.3 to 1 for images in [-1, 1] is about 0.6 to 2.
+The second form is the step that Bayes' rule asks for if y were A D + noise.
 
-What it is off by: both take p(y | z) for N(y; A D, noise) and neglect the spread of x given z, so that data are
-over-trusted at high noise. The norm form besides pulls equally hard however well the data fit, and ignores how
-noisy they are: near the end it jitters by zeta along the measured directions. Held against closed forms by
-`workbench verify`, which prints how far its mean, spread and coverage are off.
+What it is off by: both take p(y | z) for N(y; A D, noise) and neglect the spread of x given z, so that data
+are over-trusted at high noise. The norm form besides pulls equally hard however well the data fit, and
+ignores how noisy they are: near the end it jitters by zeta along the measured directions. `workbench verify`
+holds it against closed forms and prints how far its mean, spread and coverage are off.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -43,14 +43,16 @@ Form = Literal["norm", "bayes"]
 SCALES: dict[str, float] = {"norm": 0.3, "bayes": 1.0}
 #: By how much steps may blow up a deviation of the best measured direction on the way.
 GROWTH = 10.0
+#: Beyond so many steps none are proposed.
+MOST_STEPS = 10**5
 
 
 @dataclass(frozen=True)
 class DPS(Descent):
     """Approximate samples for any differentiable operator and, in the form "bayes", any noise.
 
-    One evaluation and one backward pass of the prior, one A and one A^H per step. `scale` is 0.3 ("norm") or 1
-    ("bayes") where it is None. `jacobian` "detached" goes without the backward pass (workbench.solvers.guidance).
+    One evaluation and one backward pass of the prior, one A and one A^H per step. `scale` None is 0.3
+    ("norm") or 1 ("bayes"). `jacobian` "detached" goes without the backward pass, see solvers/guidance.py.
     """
 
     steps: int = 1000
@@ -78,15 +80,13 @@ class DPS(Descent):
         if self.jacobian == "exact":
             require_differentiable(posterior)
         plan = super().plan(posterior)
-        sigmas = [(row.number("sigma"), row.number("next_sigma")) for row in plan]
-        if self.form == "norm":
-            norm = curvature_norm(posterior)
-            zeta = self.factor * data_sd(posterior, "scale") / norm if norm > 0 else 0.0
-            return SolverPlan({**plan.columns, "pull": (zeta,) * len(plan)})
-        pulls = tuple(self.factor * (sigma**2 - after**2) for sigma, after in sigmas)
-        plan = SolverPlan({**plan.columns, "pull": pulls})
-        self._refuse_unstable(posterior, plan)
-        return plan
+        if self.form == "bayes":
+            self._refuse_unstable(posterior, plan)
+            pulls = tuple(self.factor * (sigma**2 - after**2) for sigma, after in pairs(plan))
+            return SolverPlan({**plan.columns, "pull": pulls})
+        norm = curvature_norm(posterior)
+        zeta = self.factor * data_sd(posterior, "scale") / norm if norm > 0 else 0.0
+        return SolverPlan({**plan.columns, "pull": (zeta,) * len(plan)})
 
     def moved(self, posterior: Posterior, z: Tensor, row: PlanRow, keys: Keys) -> tuple[Tensor, Info]:
         """Return the ancestral step plus the pull."""
@@ -111,40 +111,46 @@ class DPS(Descent):
         return Cost(steps, steps if self.jacobian == "exact" else 0, 2 * steps)
 
     def _refuse_unstable(self, posterior: Posterior, plan: SolverPlan) -> None:
-        """Raise where explicit steps along the best measured direction overshoot again and again.
-
-        For an isotropic Gaussian prior that direction is multiplied by j + k (1 - j) - pull j^2 |B|^2 in
-        each step, j = sd^2 / (sd^2 + sigma^2); what remains of a deviation is the product.
-        """
+        """Raise where explicit steps along the best measured direction overshoot again and again."""
         spread = posterior.prior.data_sd
         if spread is None or not posterior.measured.is_linear_gaussian:
             return
-        growth = largest_growth(plan, spread, measured_norm(posterior))
-        if growth <= math.log(GROWTH):
+        pull, limit = self.factor * measured_norm(posterior) ** 2, math.log(GROWTH)
+        if largest_growth(pairs(plan), spread, pull) <= limit:
             return
+        last = max(row.number("sigma") for row in plan if row.number("next_sigma") == 0)
+        if pull * last**2 > 2:
+            # No number of steps shortens the last one.
+            wanted = f"end below sigma = {(2 / pull) ** 0.5:.2g}, the last level, at this signal to noise"
+            raise value_error(
+                "levels", wanted, f"{last:.3g}", "Or take form='norm', whose steps have a bound."
+            )
         enough = self.steps
-        while growth > math.log(GROWTH) and enough < 10**6:
+        while enough < MOST_STEPS and largest_growth(self._levels(posterior, enough), spread, pull) > limit:
             enough *= 2
-            finer = type(self)(enough, self.levels, "norm", self.factor, self.jacobian)
-            rows = Descent.plan(finer, posterior)
-            pulls = tuple(
-                self.factor * (row.number("sigma") ** 2 - row.number("next_sigma") ** 2) for row in rows
-            )
-            growth = largest_growth(
-                SolverPlan({**rows.columns, "pull": pulls}), spread, measured_norm(posterior)
-            )
         remedy = "Take so many, a smaller scale, or form='norm', whose steps have a bound."
         wanted = f"be enough for steps that do not overshoot at this signal to noise, about {enough}"
         raise value_error("steps", wanted, self.steps, remedy)
 
+    def _levels(self, posterior: Posterior, steps: int) -> list[tuple[float, float]]:
+        return pairs(Descent.plan(replace(self, steps=steps), posterior))
 
-def largest_growth(plan: SolverPlan, spread: float, norm: float) -> float:
-    """Return the logarithm of the largest factor by which consecutive steps multiply a deviation."""
+
+def pairs(plan: SolverPlan) -> list[tuple[float, float]]:
+    """Return sigma and next_sigma of every row."""
+    return [(row.number("sigma"), row.number("next_sigma")) for row in plan]
+
+
+def largest_growth(levels: list[tuple[float, float]], spread: float, pull: float) -> float:
+    """Return the logarithm of the largest factor by which consecutive steps multiply a deviation.
+
+    For an isotropic Gaussian prior a step multiplies that of the best measured direction by
+    j + k (1 - j) - (sigma^2 - s'^2) scale |B|^2 j^2, j = sd^2 / (sd^2 + sigma^2); `pull` is scale |B|^2.
+    """
     largest = running = 0.0
-    for row in plan:
-        sigma, after = row.number("sigma"), row.number("next_sigma")
+    for sigma, after in levels:
         j, keep = spread**2 / (spread**2 + sigma**2), (after / sigma) ** 2
-        factor = abs(j + keep * (1 - j) - row.number("pull") * (j * norm) ** 2)
+        factor = abs(j + keep * (1 - j) - (sigma**2 - after**2) * pull * j**2)
         running = max(0.0, running + math.log(max(factor, 1e-300)))
         largest = max(largest, running)
     return largest

@@ -1,0 +1,195 @@
+"""One cell of the table: a solver on a problem, its figures, and where they have to lie.
+
+posterior           draws that claim to be exact: the law is the posterior
+matrix recursion    an affine chain with a Gaussian prior: mean and covariance, step by step
+own chain           another chain: its equations once more, with random numbers of their own
+same numbers        on images: its equations once more, with the solver's random numbers; the same draws
+none                nobody has told us its equations: figures, and no verdict
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from operators.errors import NoClosedFormError
+from pipelines.verify.referee.bands import SIGMAS, Band, bands_of, near, normality
+from pipelines.verify.referee.entries import DENSE, Entry, entries
+from pipelines.verify.referee.laws.law import followed, law_of, simulated
+from pipelines.verify.referee.metrics import Metrics, measure, measure_point
+from pipelines.verify.referee.problem import Problem
+from workbench.capabilities import CapabilityError
+from workbench.driver import sample
+from workbench.kinds import Kind
+
+__all__ = ["Cell", "Refused", "cell", "cells"]
+
+SEED = 3
+#: What rounding and the accuracy of solves may change in draws that should be the same, in posterior sd.
+SAME = 1e-3
+#: Sets of draws of a chain that has to be simulated.
+SIMULATED = 6
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A solver that says that it cannot work on a problem, and why."""
+
+    solver: str
+    problem: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The name of a law, where it puts the figures, and how far from it the draws are."""
+
+    law: str = "none"
+    bands: dict[str, Band] = field(default_factory=dict)
+    off: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The figures of a solver on a problem; counts are per draw.
+
+    `law` names what the bands come from. `off` tells how far the draws are from that law: three statistics in
+    sigmas, or the largest difference in posterior standard deviations where they should be the same ones; of
+    a point estimate its distance from the answer by other means, SIGMAS where it may be no more.
+    """
+
+    solver: str
+    problem: str
+    kind: Kind
+    draws: int
+    metrics: Metrics
+    law: str
+    bands: dict[str, Band] = field(default_factory=dict)
+    off: dict[str, float] = field(default_factory=dict)
+    network_evaluations: float = 0.0
+    backward_passes: float = 0.0
+    operator_calls: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def fallen(self) -> tuple[str, ...]:
+        """Names of the figures that are not where they have to be."""
+        figures = [name for name, band in self.bands.items() if not band.holds(getattr(self.metrics, name))]
+        limit = SAME if self.law == "same numbers" else SIGMAS
+        return (*figures, *(f"own {name}" for name, value in self.off.items() if not abs(value) <= limit))
+
+    @property
+    def passed(self) -> bool:
+        """Whether all figures are where they have to be."""
+        return not self.fallen
+
+    def facts(self) -> dict[str, Any]:
+        """Return a record, JSON-able."""
+        return {
+            "solver": self.solver,
+            "problem": self.problem,
+            "kind": str(self.kind),
+            "draws": self.draws,
+            **vars(self.metrics),
+            "network_evaluations": self.network_evaluations,
+            "backward_passes": self.backward_passes,
+            "operator_calls": self.operator_calls,
+            "seconds": round(self.seconds, 3),
+            "law": self.law,
+            "bands": {name: [band.low, band.high] for name, band in self.bands.items()},
+            "own_law": self.off,
+            "passed": self.passed,
+            "fallen": list(self.fallen),
+        }
+
+
+def cells(
+    problems: Sequence[Problem], *, fast: bool = False, extra: Sequence[Entry] = ()
+) -> Iterator[Cell | Refused]:
+    """Yield the cells problem by problem; `extra` solvers alone if there are any."""
+    for problem in problems:
+        for entry in extra or entries(problem):
+            yield cell(entry, problem, problem.fast_draws if fast else problem.draws)
+
+
+def cell(entry: Entry, problem: Problem, draws: int, seed: int = SEED) -> Cell | Refused:
+    """Run one solver on one problem and judge it."""
+    posterior = problem.posterior if entry.posterior is None else entry.posterior
+    solver = entry.solver
+    began = time.perf_counter()
+    try:
+        options: dict[str, Any] = {} if solver.deterministic else {"draws": draws}
+        if posterior.likelihood is None:
+            options["dtype"] = torch.float64
+        samples = sample(posterior, solver, seed=seed, **options)
+    except (CapabilityError, NoClosedFormError, TypeError, ValueError) as error:
+        return Refused(entry.name, problem.name, str(error))
+    seconds = time.perf_counter() - began
+    rows = problem.rows(samples.tensor())
+    count = len(rows)
+    ledger = samples.record["ledger"]
+    weights = None if samples.log_weights is None else samples.weights
+    if solver.kind.has_spread:
+        metrics = measure(rows, problem.truth, weights)
+        found = judged(entry, problem, samples.kind, rows, seed)
+    else:
+        metrics = measure_point(rows[0], problem.truth)
+        found = judged_point(entry, problem, rows[0])
+    return Cell(
+        solver=entry.name,
+        problem=problem.name,
+        kind=samples.kind,
+        draws=count,
+        metrics=metrics,
+        law=found.law,
+        bands=found.bands,
+        off=found.off,
+        network_evaluations=ledger["network_evaluations"] / count,
+        backward_passes=ledger["backward_passes"] / count,
+        operator_calls=ledger["operator_calls"] / count,
+        seconds=seconds,
+    )
+
+
+def judged(entry: Entry, problem: Problem, kind: Kind, rows: Tensor, seed: int) -> Judged:
+    """Return the law that rows should follow, the bands from it, and how far they are from it."""
+    truth, count = problem.truth, len(rows)
+    if kind is Kind.EXACT_SAMPLE:
+        return Judged("posterior", _exact_bands(problem, count))
+    chain, model = entry.chain, entry.model
+    if chain is None or model is None:
+        return Judged()
+    if chain.affine and problem.prior_is_gaussian and truth.size <= DENSE:
+        law = law_of(chain, model)
+        return Judged("matrix recursion", bands_of(law.draw, count, truth), normality(law.whitened(rows)))
+    if entry.posterior is not None:
+        bands = bands_of(lambda n, s: simulated(chain, model, n, s), count, truth, SIMULATED)
+        return Judged("own chain", bands)
+    again = followed(chain, model, problem.posterior, count, seed)
+    off = float(((rows - again).abs() / truth.sd).max())
+    return Judged("same numbers", near(measure(again, truth), SAME), {"draws": off})
+
+
+def judged_point(entry: Entry, problem: Problem, row: Tensor) -> Judged:
+    """Return the band of a point estimate's error, and how far it is from its answer by other means."""
+    if entry.answer is None:
+        return Judged()
+    again, truth = entry.answer(), problem.truth
+    error = measure_point(again, truth).mean_error
+    off = float((row - again).norm() / truth.sd.norm())
+    band = Band(error - entry.allowed, error + entry.allowed)
+    return Judged("same answer", {"mean_error": band}, {"answer": off / entry.allowed * SIGMAS})
+
+
+def _exact_bands(problem: Problem, count: int) -> dict[str, Band]:
+    def drawn(number: int, seed: int) -> Tensor:
+        rows = problem.truth.draw(number, seed)
+        return torch.full((number, problem.truth.size), math.nan) if rows is None else rows
+
+    return bands_of(drawn, count, problem.truth)

@@ -1,0 +1,155 @@
+"""The solvers of the table, as they are run on each problem.
+
+On the vectors P1 to P3 with the levels and numbers of steps of the published figures; on images as anybody
+would run them, with the defaults that follow from prior and measurement.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from operators.errors import type_error, value_error
+from pipelines.verify.referee.laws.chains import Chain, chain_of, unguided
+from pipelines.verify.referee.laws.dense import DenseModel
+from pipelines.verify.referee.laws.field import FieldModel
+from pipelines.verify.referee.laws.model import Model
+from pipelines.verify.referee.points import points
+from pipelines.verify.referee.problem import Problem
+from pipelines.verify.referee.truth import MixtureTruth, Truth
+from workbench.integration import Karras, ancestral
+from workbench.posterior import Posterior
+from workbench.priors.gaussian import Gaussian
+from workbench.priors.mixture import GaussianMixture
+from workbench.solvers.annealed_langevin import AnnealedLangevin
+from workbench.solvers.base import Solver
+from workbench.solvers.ddnm import DDNM
+from workbench.solvers.ddrm import DDRM
+from workbench.solvers.dds import DDS
+from workbench.solvers.diffpir import DiffPIR
+from workbench.solvers.dps import DPS
+from workbench.solvers.exact_gaussian import ExactGaussian
+from workbench.solvers.integrator import Integrator
+from workbench.solvers.pigdm import PiGDM
+
+__all__ = ["Entry", "entries", "loaded", "reference"]
+
+#: Levels of the published figures, for priors of sd about 1.
+LEVELS = Karras(20.0, 0.01)
+#: Steps of the reference that knows the score of the posterior.
+REFERENCE_STEPS = 200
+#: Components up to which everything is written out as matrices.
+DENSE = 600
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A solver under a name; `posterior` is what it is run on, the problem's own where it is None.
+
+    `chain` and `model` are what its law is made of, None where none is known. `answer` is a point estimate's
+    by other means, from which it may be `allowed` posterior sd (rms) away.
+    """
+
+    name: str
+    solver: Solver[Any]
+    posterior: Posterior | None = None
+    chain: Chain | None = None
+    model: Model | None = None
+    answer: Callable[[], Tensor] | None = None
+    allowed: float = 0.0
+
+
+def entries(problem: Problem) -> list[Entry]:
+    """Return the solvers of the table for one problem; what cannot work on it says so when it is run."""
+    vectors = problem.name in ("P1", "P2", "P3")
+    levels = LEVELS if vectors else None
+    steps = {"pigdm": 200, "fast": 100}
+    named: list[tuple[str, Solver[Any]]] = [
+        ("ExactGaussian", ExactGaussian()),
+        ("AnnealedLangevin", AnnealedLangevin(sigma_max=3.0, sigma_min=0.01)),
+        ("DPS norm", DPS(levels=levels)),
+        ("DPS bayes", DPS(levels=levels, form="bayes")),
+        ("DPS bayes, detached", DPS(levels=levels, form="bayes", jacobian="detached")),
+        ("PiGDM", PiGDM(steps["pigdm"], levels)),
+        ("PiGDM, detached", PiGDM(steps["pigdm"], levels, jacobian="detached")),
+        ("PiGDM, exact covariance", PiGDM(steps["pigdm"], levels, covariance="exact", tolerance=1e-8)),
+        ("DDRM", DDRM(steps["fast"] if vectors else 20, levels)),
+        ("DDNM+", DDNM(steps["fast"], levels)),
+        ("DDNM+ scalar", DDNM(steps["fast"], levels, weights="scalar")),
+        ("DiffPIR", DiffPIR(steps["fast"], levels)),
+        ("DiffPIR, zeta 1", DiffPIR(steps["fast"], levels, zeta=1.0)),
+        ("DDS", DDS(steps["fast"] if vectors else 50, levels)),
+    ]
+    model = model_of(problem)
+    found = [Entry(name, solver, None, chain_of(solver), model) for name, solver in named]
+    own = reference(problem, REFERENCE_STEPS)
+    found = [*found[:1], own, *found[1:]] if own is not None else found
+    if model is not None and problem.prior_is_gaussian and not vectors:
+        classical = points(problem, model)
+        found += [Entry(p.name, p.solver, p.posterior, answer=p.answer, allowed=p.allowed) for p in classical]
+    return found
+
+
+def model_of(problem: Problem) -> Model | None:
+    """Return what the laws on a problem are made of, None where the measurement is not linear."""
+    posterior = problem.posterior
+    if not posterior.measured.is_linear_gaussian:
+        return None
+    if problem.truth.size <= DENSE:
+        return posterior.kept("referee: model", lambda: DenseModel.of(posterior))
+    return posterior.kept("referee: model", lambda: FieldModel(posterior))
+
+
+def reference(problem: Problem, steps: int) -> Entry | None:
+    """Return ancestral steps with the true score of the posterior, a mixture in closed form."""
+    posterior, truth = problem.posterior, problem.truth
+    small = truth.size <= DENSE and not posterior.space.is_complex
+    if not small or not posterior.measured.is_linear_gaussian:
+        return None
+    prior = posterior.prior
+    mixture = GaussianMixture((1.0,), (prior,)) if isinstance(prior, Gaussian) else prior
+    if not isinstance(mixture, GaussianMixture):
+        return None
+    left = Posterior(mixture.conditioned(posterior.measured), units=posterior.units)
+    levels = LEVELS if problem.name in ("P1", "P2", "P3") else Karras(100.0, 0.01)
+    solver = Integrator(ancestral(levels.times(steps)))
+    return Entry(f"true score, {steps} steps", solver, left, unguided(steps, levels), model_of_truth(truth))
+
+
+def model_of_truth(truth: Truth) -> DenseModel:
+    """Return a model of the posterior itself, with nothing measured."""
+    nothing = torch.zeros(1, truth.size, dtype=torch.float64)
+    if isinstance(truth, MixtureTruth):
+        return DenseModel(nothing, nothing[0, :1], truth.mode_weights, truth.means, truth.covariances)
+    one = torch.ones(1, dtype=torch.float64)
+    return DenseModel(nothing, nothing[0, :1], one, truth.mean[None], truth.covariance[None])
+
+
+def loaded(path: str) -> Entry:
+    """Return the entry of a user's solver, "module:Class" or "module:instance"."""
+    module, _, name = path.partition(":")
+    if not module or not name:
+        raise value_error(
+            "solver", "be module:Class", repr(path), "Such as --solver mylab.samplers:MySampler."
+        )
+    try:
+        member = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        remedy = "Run from the folder that holds it, or install it."
+        raise value_error("solver", "name a module that can be imported", repr(module), remedy) from error
+    except AttributeError as error:
+        raise value_error("solver", f"name a member of {module}", repr(name)) from error
+    try:
+        solver = member() if isinstance(member, type) else member
+    except TypeError as error:
+        remedy = "Give every field a default, or name an instance: module:instance."
+        raise type_error("solver", "be made without arguments", f"{path}: {error}", remedy) from error
+    if not isinstance(solver, Solver):
+        remedy = "It has to subclass workbench.solvers.base.Solver."
+        raise type_error("solver", "be a Solver", type(solver).__name__, remedy)
+    return Entry(path, solver)

@@ -1,0 +1,1 @@
+"""Laws of the solvers' own chains, from independent formulas: what tells a biased method from a bug."""

@@ -1,0 +1,96 @@
+"""What the draws of a chain follow: exactly by matrices where it is affine, else number by number.
+
+    z' = M z + c + N w:    mean' = M mean + c,    covariance' = M covariance M^T + N N^T
+
+The matrices are what the chain does to the axes of z and w, so that they share nothing with the solver. A
+chain that is not affine is run with the random numbers that the solver was given, which are a function of
+seed, draw, step and purpose: its draws have to be the same ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipelines.verify.referee.laws.chains import Chain, Row
+from pipelines.verify.referee.laws.model import Model, double_like
+from pipelines.verify.referee.truth import reals
+from workbench.posterior import Posterior
+from workbench.random import Keys
+
+__all__ = ["Law", "followed", "law_of", "simulated"]
+
+#: What is left of an affine map's superposition by rounding, relative.
+ROUNDING = 1e-7
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """N(mean, covariance), both in rows of real components."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    def draw(self, count: int, seed: int) -> Tensor:
+        """Return draws (count, n)."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        like = torch.empty(0, dtype=torch.float64)
+        white = Keys(seed, tuple(range(count))).normals((len(self.mean),), "referee: law", like=like)
+        rows: Tensor = self.mean + (white * values.clamp(min=0).sqrt()) @ vectors.T
+        return rows
+
+    def whitened(self, rows: Tensor) -> Tensor:
+        """Return L^-1 (rows - mean): independent standard normals if rows follow the law."""
+        factor = torch.linalg.cholesky(self.covariance)
+        white: Tensor = torch.linalg.solve_triangular(factor, (rows - self.mean).T, upper=False).T
+        return white
+
+
+def law_of(chain: Chain, model: Model) -> Law:
+    """Return the law at the end of an affine chain; an error where it is not affine."""
+    eye = torch.eye(model.size, dtype=torch.float64)
+    none = torch.zeros(1, model.size, dtype=torch.float64)
+    rows = chain.rows(model)
+    mean = chain.begun(model, rows[0][0], none)[0]
+    root = chain.begun(model, rows[0][0], eye) - mean
+    covariance = root.T @ root
+    for row in rows:
+        constant = chain.step(model, none, row, none)
+        # Rows of M^T and N^T: where the axes go.
+        moved = chain.step(model, eye, row, none.expand_as(eye)) - constant
+        fresh = chain.step(model, none.expand_as(eye), row, eye) - constant
+        _check_affine(chain, model, row, moved, constant)
+        mean = mean @ moved + constant[0]
+        covariance = moved.T @ covariance @ moved + fresh.T @ fresh
+    return Law(mean, (covariance + covariance.T) / 2)
+
+
+def followed(chain: Chain, model: Model, posterior: Posterior, draws: int, seed: int) -> Tensor:
+    """Return the rows at the end of the chain with the solver's own random numbers."""
+    keys, like, shape = Keys(seed, tuple(range(draws))), double_like(posterior), posterior.space.shape
+    rows = chain.rows(model)
+    z = chain.begun(model, rows[0][0], reals(keys.normals(shape, chain.purposes[0], like=like)))
+    for index, row in enumerate(rows):
+        white = reals(keys.at(index + 1).normals(shape, chain.purposes[1], like=like))
+        z = chain.step(model, z, row, white)
+    return z
+
+
+def simulated(chain: Chain, model: Model, draws: int, seed: int) -> Tensor:
+    """Return the rows at the end of the chain with random numbers of its own."""
+    keys, like = Keys(seed, tuple(range(draws))), torch.empty(0, dtype=torch.float64)
+    rows = chain.rows(model)
+    z = chain.begun(model, rows[0][0], keys.normals((model.size,), "referee: start", like=like))
+    for index, row in enumerate(rows):
+        z = chain.step(model, z, row, keys.at(index + 1).normals((model.size,), "referee: step", like=like))
+    return z
+
+
+def _check_affine(chain: Chain, model: Model, row: Row, moved: Tensor, constant: Tensor) -> None:
+    point = torch.linspace(-3, 5, model.size, dtype=torch.float64)[None] * (1 + row[0])
+    there = chain.step(model, point, row, torch.zeros_like(point))
+    off = (there - constant - point @ moved).norm() / (there.norm() + constant.norm() + 1e-300)
+    if float(off) > ROUNDING:
+        raise ValueError(f"the chain is not affine at sigma = {row[0]:g}: superposition fails by {off:.1e}")

@@ -1,0 +1,71 @@
+"""Cells as Markdown tables, one per problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipelines.verify.referee.cells import Cell, Refused
+from pipelines.verify.referee.problem import problem
+
+__all__ = ["FIGURES", "report", "rows", "verdict"]
+
+#: Metrics and their heads, in the order of the table.
+FIGURES = {
+    "mean_error": "mean error",
+    "covariance_error": "cov. error",
+    "variance_ratio": "var. ratio",
+    "mode_error": "mode error",
+    "sliced_wasserstein": "sliced W2",
+    "coverage": "90 % holds",
+}
+HEADS = ("solver", "kind", *FIGURES.values(), "NFE", "backward", "s", "law", "")
+
+
+def rows(results: Sequence[Cell | Refused]) -> Iterator[str]:
+    """Yield the lines of a table for each problem."""
+    for number, name in enumerate(dict.fromkeys(result.problem for result in results)):
+        mine = [result for result in results if result.problem == name]
+        done = [result for result in mine if isinstance(result, Cell)]
+        if number:
+            yield ""
+        draws = max((cell.draws for cell in done), default=0)
+        yield f"{name}: {problem(name).note}; {draws} draws"
+        yield ""
+        yield f"| {' | '.join(HEADS)} |"
+        yield "|---" * len(HEADS) + "|"
+        for cell in done:
+            figures = [_figure(getattr(cell.metrics, figure)) for figure in FIGURES]
+            counts = [f"{cell.network_evaluations:.0f}", f"{cell.backward_passes:.0f}", f"{cell.seconds:.1f}"]
+            texts = [cell.solver, str(cell.kind), *figures, *counts, cell.law, verdict(cell)]
+            yield f"| {' | '.join(texts)} |"
+        for refused in mine:
+            if isinstance(refused, Refused):
+                yield f"| {refused.solver} | refused | {' | '.join([''] * (len(HEADS) - 2))} |"
+
+
+def verdict(cell: Cell) -> str:
+    """Return PASS, what fell, or nothing where there is no law to hold it against."""
+    if cell.law == "none":
+        return "-"
+    return "PASS" if cell.passed else f"FAIL: {', '.join(cell.fallen)}"
+
+
+def report(results: Sequence[Cell | Refused]) -> Iterator[str]:
+    """Yield a sentence per solver: what kind of answer it gives, and what its intervals hold."""
+    for name in dict.fromkeys(result.solver for result in results):
+        mine = [result for result in results if isinstance(result, Cell) and result.solver == name]
+        if not mine:
+            continue
+        held = [cell.metrics.coverage for cell in mine if cell.metrics.coverage is not None]
+        if not held:
+            yield f"{name}: {mine[0].kind}; no spread, so no intervals."
+            continue
+        worst = min(held, key=lambda share: -abs(share - 0.9))
+        yield (
+            f"{name}: {mine[0].kind}; its 90 % intervals hold {min(held):.0%} to {max(held):.0%} of the "
+            f"posterior ({worst:.0%} at worst) over {len(held)} problems."
+        )
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
