@@ -79,11 +79,12 @@ class SolveContract:
         expected = torch.stack(one_by_one).reshape(b.shape)
         got = double.normal_solve(b, c, start=b[0])
         assert (got - expected).abs().max() <= 1e-7 * expected.abs().max()
-        for shared in (c[0], c[:, :1]):
-            got, expected = double.normal_solve(b, shared), double.normal_solve(b, shared.expand(2, 3))
+        shared = (c[0], c[:, :1])
+        spelt_out = double.normal_solve(torch.stack([b, b]), torch.stack([s.expand(2, 3) for s in shared]))
+        for s, expected in zip(shared, spelt_out, strict=True):
+            got = double.normal_solve(b, s)
             assert (got - expected).abs().max() <= 1e-7 * expected.abs().max()
-        mapped = torch.func.vmap(double.normal_solve)(b[0], c[0])
-        expected = double.normal_solve(b[0], c[0])
+        mapped, expected = torch.func.vmap(double.normal_solve)(b[0], c[0]), spelt_out[0, 0]
         assert (mapped - expected).abs().max() <= 1e-7 * expected.abs().max()
 
     def test_solves_at_any_scale_of_the_data(self, op: LinearOperator, dtype: torch.dtype) -> None:

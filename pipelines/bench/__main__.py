@@ -22,7 +22,7 @@ Ours beside the peers, measured in turn in one run: ours, theirs, ours, theirs. 
 faster ours is: the median over the pairs, with their range, and once more with one thread each. Peers run in
 processes of their own and time themselves. The machine should be idle; the first lines say whether it was."""
 
-CASES_TEXT = "cases (all by default; about 10 minutes on two cores):\n" + "\n".join(
+CASES_TEXT = "cases (all by default; about 15 minutes on two cores):\n" + "\n".join(
     f"  {name:<14}{case.title}" for name, case in CASES.items()
 )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pipelines.bench.cone import Scan, cpu_rows, cuda_rows
+from pipelines.bench.guidance import beside_deepinv_rows, overhead_rows
 from pipelines.bench.mri import Radial, cartesian_rows, radial_rows
 from pipelines.bench.parallel import parallel_rows
 from pipelines.bench.session import Session
@@ -76,5 +77,23 @@ CASES = {
         cartesian_rows,
         (8, 32, 256),
         (4, 4, 48),
+    ),
+    "guidance-64": Case(
+        "guidance, 4 draws of 64^2: a step beside its bare network and operator",
+        overhead_rows,
+        (64,),
+        (16,),
+    ),
+    "guidance-128": Case(
+        "guidance, 4 draws of 128^2: a step beside its bare network and operator",
+        overhead_rows,
+        (128,),
+        (32,),
+    ),
+    "guidance-deepinv": Case(
+        "guidance, 4 draws of 64^2, 50 steps of DPS and DiffPIR: deepinv",
+        beside_deepinv_rows,
+        (64, 50),
+        (16, 4),
     ),
 }

@@ -20,7 +20,7 @@ from pipelines.bench.worker import PeerFailedError, Worker
 
 __all__ = ["PEERS", "Peer", "Session", "attempted"]
 
-#: Whose packages a peer in our own environment may import: the folder that ours lie in.
+#: Whose packages a peer in our own environment may import, or one that shares some: where ours lie.
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,13 +28,15 @@ ROOT = Path(__file__).resolve().parents[2]
 class Peer:
     """A peer: its name in tables, its file in peers/, its package, and the extra of ours that brings it.
 
-    Without an extra it lives in the environment of peers.
+    Without an extra it lives in the environment of peers. With `shared` it may import what of ours needs
+    torch and numpy alone, such as a network that both are to run.
     """
 
     name: str
     file: str
     package: str
     extra: str = ""
+    shared: bool = False
 
     @property
     def path(self) -> Path:
@@ -46,6 +48,7 @@ PEERS = {
     "astra": Peer("ASTRA linear, CPU", "astra_linear", "astra", "ct"),
     "scikit-image": Peer("scikit-image radon, iradon", "scikit_image", "skimage", "image"),
     "deepinv": Peer("deepinv Tomography", "deepinv_tomography", "deepinv"),
+    "deepinv-guidance": Peer("deepinv sampling", "deepinv_guidance", "deepinv", shared=True),
     "sigpy": Peer("sigpy NUFFT", "sigpy_nufft", "sigpy", "mri"),
     "torchkbnufft": Peer("torchkbnufft", "torchkbnufft_toeplitz", "torchkbnufft"),
 }
@@ -70,7 +73,8 @@ class Session:
         if not peer.extra and not self.environment.is_made:
             raise PeerFailedError(f"not installed: {self.environment.command}")
         python = Path(sys.executable) if peer.extra else self.environment.python
-        with Worker(python, peer.path, settings, arrays, importable=ROOT if peer.extra else None) as worker:
+        importable = ROOT if peer.extra or peer.shared else None
+        with Worker(python, peer.path, settings, arrays, importable=importable) as worker:
             self.versions[peer.name] = worker.versions
             yield worker
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +13,17 @@ import torch
 
 from pipelines.bench.serving import peak_of, seconds_of, set_threads
 
-__all__ = ["Compared", "LocalTask", "Paired", "Plan", "Task", "compared", "paired", "threads"]
+__all__ = [
+    "Compared",
+    "LocalTask",
+    "Paired",
+    "Plan",
+    "Task",
+    "compared",
+    "median_interval",
+    "paired",
+    "threads",
+]
 
 Work = Callable[[], object]
 
@@ -108,6 +119,21 @@ def paired(ours: Task, theirs: Task, *, pairs: int, least: float = 0.2) -> Paire
         high=max(ratios),
         pairs=pairs,
     )
+
+
+def median_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Return the median and an interval for that of the values' law, whatever it is; of few values the range.
+
+    The number of values below the law's median is binomial: the interval ends at the k-th from either end,
+    k the largest with P(fewer than k below) <= (1 - confidence) / 2.
+    """
+    ordered, n = sorted(values), len(values)
+    k, tail = 0, 0.5**n
+    while 2 * tail <= 1 - confidence:
+        k += 1
+        tail += math.comb(n, k) * 0.5**n
+    k = max(k, 1)
+    return statistics.median(ordered), ordered[k - 1], ordered[n - k]
 
 
 def compared(ours: Task, theirs: Task, plan: Plan) -> Compared:

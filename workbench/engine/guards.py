@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 from typing import Any
 
 import torch
@@ -32,11 +33,13 @@ def diverged_rows(state: object, info: Info, batch: int, wanted: int) -> list[in
     """
     _, packed = pack(state)
     tensors = [t for t in packed.values() if (t.is_floating_point() or t.is_complex()) and t.numel() > 0]
-    # aminmax propagates NaN: one read, no mask in memory; and all are asked for at once, for a GPU's sake.
-    flags = [torch.isnan(torch.aminmax(_components(tensor))[0]) for tensor in tensors]
     estimate = (
         info.estimate if isinstance(info.estimate, Tensor) and info.estimate.dtype != torch.int64 else None
     )
+    if _sum_is_finite(tensors if estimate is None else [*tensors, estimate]):
+        return []
+    # aminmax propagates NaN: one read, no mask in memory; and all are asked for at once, for a GPU's sake.
+    flags = [torch.isnan(torch.aminmax(_components(tensor))[0]) for tensor in tensors]
     if estimate is not None:
         low, high = torch.aminmax(_components(estimate))
         flags.append(~(torch.isfinite(low) & torch.isfinite(high)))
@@ -48,6 +51,15 @@ def diverged_rows(state: object, info: Info, batch: int, wanted: int) -> list[in
     if estimate is not None:
         bad |= _rows(~torch.isfinite(estimate), batch)
     return sorted(row for row in bad if row < wanted)
+
+
+def _sum_is_finite(tensors: list[Tensor]) -> bool:
+    """Return whether the sum of all is finite: then each number is; if it is not, one may be, or may not."""
+    total = None
+    for tensor in tensors:
+        part = tensor.sum()
+        total = part if total is None else total + part.to(total.device)
+    return total is None or cmath.isfinite(total.item())
 
 
 def _components(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ the two; one that is known less well from the data than z is noisy gets q, the n
 same for every draw, in place of its own. So draws are too much alike, most where singular values are small
 but not zero: below s = 1 / (3 data_sd), data_sd the prior's spread, or up to `cutoff`, coefficients count as
 not measured. On 8 x 8 problems at 5 % noise and the defaults, 0.56 of the posterior's variance for a mask
-and for a wide blur (0.27 were all of it measured), 0.4 for an ill-measured k-space, with means 0.1 to 0.3
+and for a wide blur (0.27 were all of it measured), 0.4 for an ill-measured k-space, with means 0.1 to 0.2
 posterior standard deviations off. `workbench verify` holds it against closed forms.
 """
 

@@ -19,6 +19,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
+import torch
 from torch import Tensor
 
 from operators.checks import check_count
@@ -101,7 +102,8 @@ class Descent(Solver[DescentState]):
         spread = posterior.kept(
             "spread", lambda: posterior.prior.data_sd or self.plan(posterior).row(0).number("sigma")
         )
-        size = float(z.abs().square().flatten(1).mean(1).max().sqrt())
+        norms = torch.linalg.vector_norm(z.flatten(1), dim=1)
+        size = float(norms.max()) / math.sqrt(z[0].numel())
         if size > ESCAPED * (level + spread):
             raise FloatingPointError(
                 f"diverged: z grew to {size:.1e} at sigma = {level:.3g}, the prior's spread is {spread:.1e}"
@@ -132,13 +134,16 @@ def denoiser(posterior: Posterior) -> Denoiser:
 
 
 def data_sd(posterior: Posterior, argument: str) -> float:
-    """Return the prior's standard deviation per entry; where it knows none, `argument` has to be given."""
+    """Return the prior's standard deviation per entry; where it knows none, `argument` has to do without."""
     spread = posterior.prior.data_sd
     if spread is None or not spread > 0:
-        wanted = f"be given for a {type(posterior.prior).__name__} without a data_sd"
-        raise value_error(
-            argument, wanted, "None", "Such as levels=Karras(100.0, 0.01), in units of the prior."
-        )
+        remedies = {
+            "levels": "Such as levels=Karras(100.0, 0.01), in units of the prior.",
+            "jacobian": "Use jacobian='exact'.",
+            "scale": "Use form='bayes', which needs no spread.",
+        }
+        wanted = f"be chosen for a {type(posterior.prior).__name__} without a data_sd"
+        raise value_error(argument, wanted, "None", remedies.get(argument, ""))
     return spread
 
 

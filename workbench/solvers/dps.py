@@ -25,7 +25,7 @@ from torch import Tensor
 
 from operators.batch import column
 from operators.checks import check_number
-from operators.errors import type_error, value_error
+from operators.errors import value_error
 from workbench.capabilities import Capabilities
 from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
@@ -33,7 +33,14 @@ from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.solvers.base import Cost, Info
 from workbench.solvers.descent import Descent, DescentState, ancestral, data_sd, measured_norm
-from workbench.solvers.guidance import Jacobian, curvature_norm, guided, pulled_residual
+from workbench.solvers.guidance import (
+    Jacobian,
+    check_choice,
+    curvature_norm,
+    guided,
+    pulled_residual,
+    require_differentiable,
+)
 
 __all__ = ["DPS"]
 
@@ -154,16 +161,3 @@ def largest_growth(levels: list[tuple[float, float]], spread: float, pull: float
         running = max(0.0, running + math.log(max(factor, 1e-300)))
         largest = max(largest, running)
     return largest
-
-
-def check_choice(value: object, argument: str, choices: tuple[str, ...]) -> None:
-    """Raise unless `value` is one of `choices`."""
-    if value not in choices:
-        raise value_error(argument, f"be one of {', '.join(map(repr, choices))}", repr(value))
-
-
-def require_differentiable(posterior: Posterior) -> None:
-    """Raise unless gradients flow through the prior."""
-    if not posterior.prior.differentiable:
-        remedy = "Load it without compilation, or use jacobian='detached'."
-        raise type_error("prior", "be differentiable", type(posterior.prior).__name__, remedy)

@@ -9,6 +9,7 @@ activations, at the price of guidance that does not know where the prior would g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -17,14 +18,21 @@ from torch import Tensor
 
 from operators.base import Operator
 from operators.batch import dots
-from operators.errors import type_error
+from operators.errors import type_error, value_error
 from operators.linalg import largest_eigenvalue
 from operators.linear import LinearOperator
 from workbench.posterior import Posterior
 from workbench.random import Keys
 from workbench.solvers.descent import data_sd, denoiser, measured_norm
 
-__all__ = ["Jacobian", "curvature_norm", "guided", "pulled_residual"]
+__all__ = [
+    "Jacobian",
+    "check_choice",
+    "curvature_norm",
+    "guided",
+    "pulled_residual",
+    "require_differentiable",
+]
 
 Jacobian = Literal["exact", "detached"]
 
@@ -91,4 +99,17 @@ def _curvature_norm(posterior: Posterior, operator: Operator) -> float:
         return operator.apply_vjp(point, noise.positive_curvature(predicted, data, image))
 
     square = largest_eigenvalue(curved, white[1:], tolerance=ROUGH, max_iterations=100)
-    return float(square) ** 0.5
+    return math.sqrt(square)
+
+
+def check_choice(value: object, argument: str, choices: tuple[str, ...]) -> None:
+    """Raise unless `value` is one of `choices`."""
+    if value not in choices:
+        raise value_error(argument, f"be one of {', '.join(map(repr, choices))}", repr(value))
+
+
+def require_differentiable(posterior: Posterior) -> None:
+    """Raise unless gradients flow through the prior."""
+    if not posterior.prior.differentiable:
+        remedy = "Load it without compilation, or use jacobian='detached'."
+        raise type_error("prior", "be differentiable", type(posterior.prior).__name__, remedy)

@@ -42,8 +42,7 @@ from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.solvers.base import Cost, Info
 from workbench.solvers.descent import Descent, DescentState, ancestral, ddim, denoiser
-from workbench.solvers.dps import check_choice, require_differentiable
-from workbench.solvers.guidance import Jacobian, guided
+from workbench.solvers.guidance import Jacobian, check_choice, guided, require_differentiable
 
 __all__ = ["PiGDM", "shifted", "spread_left"]
 

@@ -16,6 +16,7 @@ own, where the two meet for what it makes of such data.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -146,7 +147,7 @@ def check_cutoff(value: object) -> None:
 
 def _share(posterior: Posterior, worth: float, norm: float, dtype: torch.dtype) -> float:
     """Return what share of the largest singular value counts as zero where nobody chose one."""
-    rounding = torch.finfo(dtype).eps * posterior.space.size**0.5
+    rounding = torch.finfo(dtype).eps * math.sqrt(posterior.space.size)
     spread = posterior.prior.data_sd
     if spread is None or not spread * norm > 0:
         return rounding

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from operators.errors import NoClosedFormError
 from pipelines.verify.referee.bands import SIGMAS, Band, bands_of, near, normality
-from pipelines.verify.referee.entries import DENSE, Entry, entries
+from pipelines.verify.referee.entries import DENSE, Entry
 from pipelines.verify.referee.laws.law import followed, law_of, simulated
 from pipelines.verify.referee.metrics import Metrics, measure, measure_point
 from pipelines.verify.referee.problem import Problem
@@ -28,7 +27,7 @@ from workbench.capabilities import CapabilityError
 from workbench.driver import sample
 from workbench.kinds import Kind
 
-__all__ = ["Cell", "Refused", "cell", "cells"]
+__all__ = ["Cell", "Judged", "Refused", "cell"]
 
 SEED = 3
 #: What rounding and the accuracy of solves may change in draws that should be the same, in posterior sd.
@@ -109,15 +108,6 @@ class Cell:
         }
 
 
-def cells(
-    problems: Sequence[Problem], *, fast: bool = False, extra: Sequence[Entry] = ()
-) -> Iterator[Cell | Refused]:
-    """Yield the cells problem by problem; `extra` solvers alone if there are any."""
-    for problem in problems:
-        for entry in extra or entries(problem):
-            yield cell(entry, problem, problem.fast_draws if fast else problem.draws)
-
-
 def cell(entry: Entry, problem: Problem, draws: int, seed: int = SEED) -> Cell | Refused:
     """Run one solver on one problem and judge it."""
     posterior = problem.posterior if entry.posterior is None else entry.posterior
@@ -165,7 +155,8 @@ def judged(entry: Entry, problem: Problem, kind: Kind, rows: Tensor, seed: int) 
     chain, model = entry.chain, entry.model
     if chain is None or model is None:
         return Judged()
-    if chain.affine and problem.prior_is_gaussian and truth.size <= DENSE:
+    linear = problem.posterior.measured.is_linear
+    if chain.affine and linear and problem.prior_is_gaussian and truth.size <= DENSE:
         law = law_of(chain, model)
         return Judged("matrix recursion", bands_of(law.draw, count, truth), normality(law.whitened(rows)))
     if entry.posterior is not None:

@@ -1,7 +1,7 @@
 """The whole table: problems and solvers spread over processes, cells in the order of the table.
 
-One process per core, one thread each: most of these problems are small. A field is expensive to know, so that
-all of its cells are one task; of a small problem each solver is one.
+One process per core, one thread each: most of these problems are small. A task is one place in the list of
+solvers for a problem; each process builds the truth of a problem once, when it first needs it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Result = Cell | Refused
 
 #: Problems of the fast table.
 FAST = ("P1", "P2", "P3", "mask8", "coils8", "phase2", "images16", "blur64")
-#: Problems whose cells are one task each: their truth takes no time.
-SMALL = ("P1", "P2", "P3", "blur8", "mask8", "ct8", "coils8")
+#: Places in the list of solvers; a problem need not fill them all.
+PLACES = 32
 
 
 def chosen(names: Sequence[str], *, fast: bool) -> tuple[str, ...]:
@@ -68,26 +68,21 @@ def run(
     return found
 
 
-Task = tuple[str, bool, tuple[str, ...], int | None]
+Task = tuple[str, bool, tuple[str, ...], int]
 
 
 def _tasks(names: Sequence[str], fast: bool, solvers: tuple[str, ...]) -> Iterator[Task]:
     for name in names:
-        if solvers or name not in SMALL:
-            yield name, fast, solvers, None
-            continue
-        for index in range(len(entries(problem(name)))):
-            yield name, fast, solvers, index
+        for place in range(len(solvers) or PLACES):
+            yield name, fast, solvers, place
 
 
 def _done(task: Task) -> list[Result]:
-    name, fast, solvers, index = task
+    name, fast, solvers, place = task
     held = problem(name)
-    listed = [loaded(path) for path in solvers] or entries(held)
-    if index is not None:
-        listed = listed[index : index + 1]
+    listed = [loaded(path) for path in solvers] or entries(held, fast=fast)
     draws = held.fast_draws if fast else held.draws
-    return [cell(entry, held, draws) for entry in listed]
+    return [cell(entry, held, draws) for entry in listed[place : place + 1]]
 
 
 def _one_thread() -> None:

@@ -273,7 +273,7 @@ def test_priors_without_scores_or_spread_are_refused() -> None:
         posterior.physical_likelihood,
         units=posterior.units,
     )
-    with pytest.raises(ValueError, match="`levels` must be given for a PoisonedDenoiser without a data_sd"):
+    with pytest.raises(ValueError, match="`levels` must be chosen for a PoisonedDenoiser without a data_sd"):
         sample(unknown, DPS(10), draws=1)
 
 

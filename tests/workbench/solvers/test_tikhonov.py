@@ -23,6 +23,7 @@ from workbench.noise.gaussian import Gaussian
 from workbench.noise.poisson import PoissonTransmission
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat
+from workbench.priors.gaussian import Gaussian as GaussianPrior
 from workbench.random import Keys
 from workbench.solvers.conjugate_gradient import ConjugateGradient
 from workbench.solvers.tikhonov import Tikhonov
@@ -149,8 +150,6 @@ def test_single_precision_is_solved_in_double() -> None:
 
 
 def test_where_it_is_a_prior_it_is_the_posterior_mean() -> None:
-    from workbench.priors.gaussian import Gaussian as GaussianPrior
-
     posterior = flat("ct")
     prior = GaussianPrior(0.0, 0.5 * Identity(posterior.space), UNITS)
     mean = sample(Posterior(prior, posterior.physical_likelihood), ConjugateGradient()).tensor()

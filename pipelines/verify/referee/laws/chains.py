@@ -4,13 +4,13 @@ Each takes z at sigma to z' at s' with one white vector w per step, at levels th
 
     ancestral(x)   x + k (z - x) + s' sqrt(1 - k) w,  k = (s' / sigma)^2
     DPS            ancestral(D) + (sigma^2 - s'^2) J^T B^T e,  or  + zeta J^T B^T e / |e|,    e = data - B D
-    PiGDM          ancestral(D) + (sigma^2 - s'^2) J^T B^T (I + B C B^T)^-1 e,   C = r^2 I or sigma^2 J
+    PiGDM          ancestral(D) + h J^T B^T (I + B C B^T)^-1 e,   C = r^2 I or sigma^2 J,   h = sigma^2 - s'^2
     DiffPIR        x + s' (sqrt(1 - zeta) (z - x) / sigma + sqrt(zeta) w),   x = prox(D, sigma / sqrt(weight))
     DDS            x + s' (sqrt(1 - eta^2) (z - D) / sigma + eta w),         x = n iterations of CG from D
     DDRM, DDNM     singular value by singular value
 
-with r^2 = sigma^2 s0^2 / (sigma^2 + s0^2). For a Gaussian prior all but the norm form are affine in (z, w);
-DDS is once its conjugate gradients have converged.
+with r^2 = sigma^2 s0^2 / (sigma^2 + s0^2), h <= r^2 where C is isotropic and J is not. For a Gaussian prior
+all but the norm form are affine in (z, w); DDS is once its conjugate gradients have converged.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def dps(solver: DPS) -> Chain:
         sigma, after = row
         x = model.denoise(z, sigma)
         e = model.residual(x)
-        pull = turned(model, z, sigma, model.back(e), solver.jacobian)
+        pull = turned(model, z, sigma, model.force(x), solver.jacobian)
         if solver.form == "bayes":
             return ancestral(x, z, sigma, after, white) + solver.factor * (sigma**2 - after**2) * pull
         size = (e * e).sum(1, keepdim=True).sqrt()
@@ -107,13 +107,14 @@ def pigdm(solver: PiGDM) -> Chain:
     def step(model: Model, z: Tensor, row: Row, white: Tensor) -> Tensor:
         sigma, after = row
         x = model.denoise(z, sigma)
+        weight, square = sigma**2 - after**2, squared_radius(model, sigma)
         if solver.covariance == "exact":
             force = model.exact_force(z, sigma, x)
         else:
-            square = squared_radius(model, sigma)
             force = (model.closest(x, math.sqrt(square)) - x) / square
+            weight = min(weight, square) if solver.jacobian == "exact" else weight
         pull = turned(model, z, sigma, force, solver.jacobian)
-        return ancestral(x, z, sigma, after, white) + (sigma**2 - after**2) * pull
+        return ancestral(x, z, sigma, after, white) + weight * pull
 
     return Chain(levels_of(solver), step, ("descent: start", "pigdm: step"))
 
@@ -159,14 +160,14 @@ def ddrm(solver: DDRM) -> Chain:
     def start(model: Model, sigma: float, white: Tensor) -> Tensor:
         s, y = model.singular
         white = model.to_singular(white)
-        seen = sigma * s > 1
+        seen = counted(model, solver.cutoff, 1 / 3) & (sigma * s > 1)
         inverse = torch.where(seen, 1 / torch.where(seen, s, 1.0), 0.0)
         return model.from_singular(inverse * y + (sigma**2 - inverse**2).sqrt() * white)
 
     def step(model: Model, z: Tensor, row: Row, white: Tensor) -> Tensor:
         sigma, after = row
         s, y = model.singular
-        known = s > 1e-9 * s.max()
+        known = counted(model, solver.cutoff, 1 / 3)
         inverse = torch.where(known, 1 / torch.where(known, s, 1.0), 0.0)
         x = model.to_singular(model.denoise(z, sigma))
         z, white = model.to_singular(z), model.to_singular(white)
@@ -188,26 +189,30 @@ def ddnm(solver: DDNM) -> Chain:
     def step(model: Model, z: Tensor, row: Row, white: Tensor) -> Tensor:
         sigma, after = row
         s, y = model.singular
-        known = s > 1e-9 * s.max()
+        known = counted(model, solver.cutoff, 0.7)
         inverse = torch.where(known, 1 / torch.where(known, s, 1.0), 0.0)
         x = model.to_singular(model.denoise(z, sigma))
         z, white = model.to_singular(z), model.to_singular(white)
         gap = torch.where(known, inverse * y - x, 0.0)
-        fresh = eta * after
+        taken, noise = torch.ones_like(s), torch.zeros_like(s)
         if solver.weights == "spectral":
-            share = 1 - old * after / sigma
-            taken = torch.where(known, (fresh * s / share).clamp(max=1), 1.0)
-            rest = (fresh**2 - (share * taken * inverse) ** 2).clamp(min=0).sqrt()
-        elif solver.weights == "scalar":
-            noise = 1 / float(s.max())
-            taken = torch.full_like(s, min(1.0, after / noise))
-            rest = eta * (after**2 - (taken * noise) ** 2).clamp(min=0).sqrt()
-        else:
-            taken, rest = torch.ones_like(s), torch.full_like(s, fresh)
+            taken = (after * s).clamp(max=1)
+            noise = taken * inverse
+        elif solver.weights == "scalar" and bool(known.any()):
+            taken = taken * min(1.0, after * float(s.max()))
+            noise = taken / float(s.max())
+        rest = eta * (after**2 - noise**2).clamp(min=0).sqrt()
         x = x + taken * gap
         return model.from_singular(x + old * after / sigma * (z - x) + rest * white)
 
     return Chain(levels_of(solver), step, ("descent: start", "ddnm: step"))
+
+
+def counted(model: Model, cutoff: float | None, worth: float) -> Tensor:
+    """Return which singular values count as measured."""
+    s, _ = model.singular
+    least = float(s.max()) * (1e-9 if cutoff is None else cutoff)
+    return (s > least) if cutoff is not None else (s > least) & (s * model.spread >= worth)
 
 
 def langevin(solver: AnnealedLangevin) -> Chain:

@@ -83,6 +83,10 @@ class Model(ABC):
         """Return data - B x."""
         return self.data - self.forward(x)
 
+    def force(self, x: Tensor) -> Tensor:
+        """Return the gradient of log p(y | x), B^T (data - B x)."""
+        return self.back(self.residual(x))
+
 
 def double_like(posterior: Posterior) -> Tensor:
     """Return an empty tensor of the kind of u, in double precision."""

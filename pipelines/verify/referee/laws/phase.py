@@ -1,0 +1,68 @@
+"""A model of intensities |M u|^2 with noise and a Gaussian prior: nonlinear, and all of it by hand.
+
+residual   (y - |M u|^2) / sigma,      force   2 M^T (M u * residual) / sigma
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from operators.errors import type_error
+from operators.phase_retrieval import PhaseRetrieval
+from pipelines.verify.referee.laws.dense import DenseModel
+from pipelines.verify.referee.laws.model import double_like, real_matrix
+from pipelines.verify.referee.truth import reals
+from workbench.noise.gaussian import Gaussian as GaussianNoise
+from workbench.posterior import Posterior
+from workbench.priors.gaussian import Gaussian
+from workbench.random import Keys
+
+__all__ = ["PhaseModel"]
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseModel(DenseModel):
+    """Its `matrix` is M, `measured` the intensities, `noise` their standard deviation."""
+
+    noise: float = 1.0
+
+    @classmethod
+    def of(cls, posterior: Posterior) -> PhaseModel:
+        """Return the model of a posterior with a phase retrieval operator."""
+        likelihood, prior = posterior.measured, posterior.prior
+        operator, noise = likelihood.operator, likelihood.noise
+        if not isinstance(operator, PhaseRetrieval) or not isinstance(prior, Gaussian):
+            raise type_error("posterior", "have a PhaseRetrieval and a Gaussian prior", repr(posterior))
+        if not isinstance(noise, GaussianNoise) or isinstance(noise.sigma, Tensor):
+            raise type_error("noise", "be Gaussian of one sigma", repr(noise))
+        root = real_matrix(prior.root)
+        return cls(
+            real_matrix(operator.inner),
+            likelihood.data.double().flatten(),
+            torch.ones(1, dtype=torch.float64),
+            reals(prior.mean_like(double_like(posterior))[None]),
+            (root @ root.T)[None],
+            noise.sigma,
+        )
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Return (y - |M x|^2) / sigma."""
+        return (self.measured - (x @ self.matrix.T) ** 2) / self.noise
+
+    def force(self, x: Tensor) -> Tensor:
+        """Return 2 M^T (M x * residual) / sigma."""
+        return 2 * (x @ self.matrix.T * self.residual(x)) @ self.matrix / self.noise
+
+    @cached_property
+    def norm(self) -> float:
+        """The root of the largest curvature at the point that DPS documents: the mean plus one deviation."""
+        like = torch.empty(0, dtype=torch.float64)
+        white = Keys(0, (0,)).normals((1, 1, self.size), "guidance: point like the prior's", like=like)
+        start = self.denoise(torch.zeros(1, self.size, dtype=torch.float64), 100 * self.spread)
+        point = start + self.spread * white.reshape(1, -1)
+        slope = 2 * (point @ self.matrix.T).T * self.matrix / self.noise
+        return float(torch.linalg.matrix_norm(slope, 2))
