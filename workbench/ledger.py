@@ -116,11 +116,16 @@ class Ledger:
         """Let the seconds run, after those of earlier sessions of the same run."""
         self._begun = time.perf_counter() - self.seconds
 
-    def look(self, device: torch.device, *, enforce: bool = True) -> None:
-        """Bring seconds and peak memory up to date; with `enforce`, raise if either is beyond the budget."""
+    def look(self, device: torch.device, *, enforce: bool = True, memory: bool = True) -> None:
+        """Bring seconds and peak memory up to date; with `enforce`, raise if either is beyond the budget.
+
+        Without `memory` that is asked for only where there is a budget of it: it takes longer than a small
+        step, and what it says is the highest mark so far, whenever it is asked.
+        """
         if self._begun is not None:
             self.seconds = time.perf_counter() - self._begun
-        self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory(device))
+        if memory or self._budget.memory_bytes is not None:
+            self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory(device))
         if not enforce:
             return
         if self._budget.seconds is not None and self.seconds > self._budget.seconds:

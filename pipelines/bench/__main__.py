@@ -23,7 +23,7 @@ faster ours is: the median over the pairs, with their range, and once more with 
 processes of their own and time themselves. The machine should be idle; the first lines say whether it was."""
 
 CASES_TEXT = "cases (all by default; about 15 minutes on two cores):\n" + "\n".join(
-    f"  {name:<14}{case.title}" for name, case in CASES.items()
+    f"  {name:<18}{case.title}" for name, case in CASES.items()
 )
 
 

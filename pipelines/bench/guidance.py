@@ -52,7 +52,7 @@ from workbench.solvers.dps import DPS
 
 __all__ = ["beside_deepinv_rows", "overhead_rows"]
 
-#: 1.1 million weights, 0.33e9 multiplications for an image of 128 x 128.
+#: 1.1 million weights, 0.38e9 multiplications for an image of 128 x 128.
 NETWORK = UNetSettings(widths=(32, 48, 64, 96), blocks=(1, 1, 2, 2))
 #: The spread of the images, draws at once, the noise of the data as a share of theirs.
 SPREAD, DRAWS, NOISE = 0.5, 4, 0.05

@@ -144,7 +144,7 @@ class Run:
             self._tell(info, row.index + 1, wanted)
             # Once everybody knows of it: what comes in between has the step done and told again.
             self._place = (first, done, state)
-            self.ledger.look(self.like.device, enforce=done < len(plan))
+            self.ledger.look(self.like.device, enforce=done < len(plan), memory=bool(self.callbacks))
             if done == len(plan):
                 self._last |= _worst(self._last, info, wanted)
                 self._taken = max(self._taken, row.index + 1)
@@ -229,6 +229,7 @@ class Run:
     def _save(self) -> None:
         if not self.settings.keep:
             return
+        self.ledger.look(self.like.device, enforce=False)
         first, step, value = self._place
         state, tensors = pack(value, "state")
         kept = []

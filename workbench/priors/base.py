@@ -199,7 +199,10 @@ class Denoiser(Prior, ABC):
         if self._counter is None:
             return call(flat, column).reshape(point.shape)
         self._counter.count("network_evaluations", flat.shape[0])
-        counted = _CountBackward.apply(call(flat, column), self._counter)  # type: ignore[no-untyped-call]
+        values = call(flat, column)
+        if not torch.is_grad_enabled():
+            return values.reshape(point.shape)
+        counted = _CountBackward.apply(values, self._counter)  # type: ignore[no-untyped-call]
         return counted.reshape(point.shape)  # type: ignore[no-any-return]
 
     def score(self, z: Tensor, sigma: float | Tensor) -> Tensor:

@@ -20,9 +20,10 @@ from torch import Tensor
 from operators.errors import NoClosedFormError
 from pipelines.verify.referee.bands import SIGMAS, Band, bands_of, near, normality
 from pipelines.verify.referee.entries import DENSE, Entry
-from pipelines.verify.referee.laws.law import followed, law_of, simulated
+from pipelines.verify.referee.laws.law import Law, followed, law_of, simulated
 from pipelines.verify.referee.metrics import Metrics, measure, measure_point
 from pipelines.verify.referee.problem import Problem
+from pipelines.verify.referee.truth import GaussianTruth
 from workbench.capabilities import CapabilityError
 from workbench.driver import sample
 from workbench.kinds import Kind
@@ -38,11 +39,17 @@ SIMULATED = 6
 
 @dataclass(frozen=True)
 class Refused:
-    """A solver that says that it cannot work on a problem, and why."""
+    """A solver that says that it cannot work on a problem, and why; or one that `failed` on the way."""
 
     solver: str
     problem: str
     reason: str
+    failed: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was told before the run."""
+        return not self.failed
 
 
 @dataclass(frozen=True)
@@ -112,14 +119,22 @@ def cell(entry: Entry, problem: Problem, draws: int, seed: int = SEED) -> Cell |
     """Run one solver on one problem and judge it."""
     posterior = problem.posterior if entry.posterior is None else entry.posterior
     solver = entry.solver
+    options: dict[str, Any] = {} if solver.deterministic else {"draws": draws}
+    if posterior.likelihood is None:
+        options["dtype"] = torch.float64
     began = time.perf_counter()
+    planned = False
     try:
-        options: dict[str, Any] = {} if solver.deterministic else {"draws": draws}
-        if posterior.likelihood is None:
-            options["dtype"] = torch.float64
+        solver.capabilities.check(posterior, type(solver).__name__)
+        solver.plan(posterior)
+        planned = True
         samples = sample(posterior, solver, seed=seed, **options)
-    except (CapabilityError, NoClosedFormError, TypeError, ValueError) as error:
+    except (CapabilityError, NoClosedFormError) as error:
         return Refused(entry.name, problem.name, str(error))
+    except (TypeError, ValueError, FloatingPointError) as error:
+        # After the plan it is no refusal any more: a run that diverged, or a mistake in the solver.
+        reason = f"{type(error).__name__}: {error}" if planned else str(error)
+        return Refused(entry.name, problem.name, reason, failed=planned)
     seconds = time.perf_counter() - began
     rows = problem.rows(samples.tensor())
     count = len(rows)
@@ -151,7 +166,10 @@ def judged(entry: Entry, problem: Problem, kind: Kind, rows: Tensor, seed: int) 
     """Return the law that rows should follow, the bands from it, and how far they are from it."""
     truth, count = problem.truth, len(rows)
     if kind is Kind.EXACT_SAMPLE:
-        return Judged("posterior", _exact_bands(problem, count))
+        bands = _exact_bands(problem, count)
+        if not isinstance(truth, GaussianTruth):
+            return Judged("posterior", bands)
+        return Judged("posterior", bands, normality(Law(truth.mean, truth.covariance).whitened(rows)))
     chain, model = entry.chain, entry.model
     if chain is None or model is None:
         return Judged()

@@ -47,9 +47,9 @@ LEVELS = Karras(20.0, 0.01)
 REFERENCE_STEPS = 200
 #: Accuracy of a prox, in its own standard deviations: far below what chance does to the draws of a table.
 ACCURATE = 1e-5
-#: What takes minutes on a field: the first many, so that it is left out of either table.
+#: What takes too long on a field for any table, and for the fast one.
+NEVER = ("PiGDM, exact covariance", "DiffPIR, zeta 1")
 SLOW = (
-    "PiGDM, exact covariance",
     "DPS norm",
     "DPS bayes",
     "DPS bayes, detached",
@@ -116,9 +116,9 @@ def entries(problem: Problem, *, fast: bool = False) -> list[Entry]:
     if problem.prior_is_gaussian and not vectors and model is not None and problem.truth.size > 2:
         classical = points(problem, model)
         found += [Entry(p.name, p.solver, p.posterior, answer=p.answer, allowed=p.allowed) for p in classical]
-    slow = SLOW if problem.truth.size > DENSE else ()
-    kept = [entry for entry in found if not (entry.name in slow[:1] or (fast and entry.name in slow))]
-    return kept
+    if problem.truth.size <= DENSE:
+        return found
+    return [entry for entry in found if entry.name not in (NEVER + SLOW if fast else NEVER)]
 
 
 def model_of(problem: Problem) -> Model | None:
@@ -166,12 +166,15 @@ def loaded(path: str) -> Entry:
             "solver", "be module:Class", repr(path), "Such as --solver mylab.samplers:MySampler."
         )
     try:
-        member = getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
+        own = f"{module}.".startswith(f"{error.name}.")
+        got = repr(module) if own else f"{module!r}, which needs {error.name!r}"
         remedy = "Run from the folder that holds it, or install it."
-        raise value_error("solver", "name a module that can be imported", repr(module), remedy) from error
-    except AttributeError as error:
-        raise value_error("solver", f"name a member of {module}", repr(name)) from error
+        raise value_error("solver", "name a module that can be imported", got, remedy) from error
+    if not hasattr(found, name):
+        raise value_error("solver", f"name a member of {module}", repr(name))
+    member = getattr(found, name)
     try:
         solver = member() if isinstance(member, type) else member
     except TypeError as error:

@@ -120,10 +120,10 @@ def _table(results: Sequence[Cell | Refused], name: str) -> str:
         if result.problem != name:
             continue
         if isinstance(result, Refused):
-            reason = html.escape(result.reason.partition("\n- ")[2] or result.reason)
+            mark = "fell" if result.failed else "refused"
             lines.append(
-                f"<tr class='refused'><td>{html.escape(result.solver)}</td>"
-                f"<td class='text' colspan='{len(heads) - 1}'>{reason}</td></tr>"
+                f"<tr class='{mark}'><td>{html.escape(result.solver)}</td>"
+                f"<td class='text' colspan='{len(heads) - 1}'>{html.escape(verdict(result))}</td></tr>"
             )
             continue
         lines.append(f"<tr><td>{html.escape(result.solver)}</td><td class='text'>{result.kind}</td>")

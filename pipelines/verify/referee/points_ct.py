@@ -61,7 +61,7 @@ def back_projected(posterior: Posterior) -> Tensor:
     places = torch.from_numpy(grid.index_to_world(index.reshape(-1, 3).numpy()))
     total = torch.zeros(len(places), dtype=torch.float64)
     for view in range(count):
-        along = (places - torch.from_numpy(views.centre[view])) @ torch.from_numpy(views.columns[view])
+        along = (places - torch.tensor(views.centre[view])) @ torch.tensor(views.columns[view])
         at = ((along - float(views.across[0])) / pitch).clamp(0, columns - 1)
         low = at.floor().long().clamp(max=columns - 2)
         share = at - low

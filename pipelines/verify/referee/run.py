@@ -23,7 +23,7 @@ __all__ = ["FAST", "Result", "chosen", "run"]
 Result = Cell | Refused
 
 #: Problems of the fast table.
-FAST = ("P1", "P2", "P3", "mask8", "coils8", "phase2", "images16", "blur64")
+FAST = ("P1", "P2", "P3", "coils8", "phase2", "blur64")
 #: Places in the list of solvers; a problem need not fill them all.
 PLACES = 32
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pipelines.verify.referee.cells import Cell, Refused
 from pipelines.verify.referee.problem import problem
 
-__all__ = ["FIGURES", "report", "rows", "verdict"]
+__all__ = ["FIGURES", "reason_of", "report", "rows", "verdict"]
 
 #: Metrics and their heads, in the order of the table.
 FIGURES = {
@@ -38,13 +38,25 @@ def rows(results: Sequence[Cell | Refused]) -> Iterator[str]:
             counts = [f"{cell.network_evaluations:.0f}", f"{cell.backward_passes:.0f}", f"{cell.seconds:.1f}"]
             texts = [cell.solver, str(cell.kind), *figures, *counts, cell.law, verdict(cell)]
             yield f"| {' | '.join(texts)} |"
-        for refused in mine:
-            if isinstance(refused, Refused):
-                yield f"| {refused.solver} | refused | {' | '.join([''] * (len(HEADS) - 2))} |"
+        refused = [result for result in mine if isinstance(result, Refused)]
+        for one in refused:
+            word = "failed" if one.failed else "refused"
+            yield f"| {one.solver} | {word} | {' | '.join([''] * (len(HEADS) - 2))} |"
+        if refused:
+            yield ""
+        for one in refused:
+            yield f"{one.solver}: {reason_of(one)}"
 
 
-def verdict(cell: Cell) -> str:
-    """Return PASS, what fell, or nothing where there is no law to hold it against."""
+def reason_of(refused: Refused) -> str:
+    """Return why it did not run, in one line."""
+    return " ".join((refused.reason.partition("\n- ")[2] or refused.reason).split())
+
+
+def verdict(cell: Cell | Refused) -> str:
+    """Return PASS, what fell, why it did not run, or nothing where there is no law to hold it against."""
+    if isinstance(cell, Refused):
+        return f"FAIL: {reason_of(cell)}" if cell.failed else f"refused: {reason_of(cell)}"
     if cell.law == "none":
         return "-"
     return "PASS" if cell.passed else f"FAIL: {', '.join(cell.fallen)}"

@@ -20,8 +20,8 @@ __all__ = ["FieldModel", "solved"]
 
 #: Relative residual to which is solved.
 SOLVED = 1e-12
-#: Accuracy of a prox, in its own standard deviations.
-SOLVED_PROX = 1e-5
+#: Columns of B B^H that are made at once.
+CHUNK = 256
 MOST_ITERATIONS = 3000
 
 
@@ -78,8 +78,28 @@ class FieldModel(Model):
         return math.sqrt(value)
 
     def closest(self, c: Tensor, r: float) -> Tensor:
-        """Return the prox of the likelihood, which is held against dense algebra by its own tests."""
-        return reals(self._likelihood.prox(self._x(c), r, tolerance=SOLVED_PROX))
+        """Return c + r^2 B^H (I + r^2 B B^H)^-1 (data - B c), by the eigenvectors of B B^H."""
+        if self._operator.has_closed_form:
+            return reals(self._likelihood.prox(self._x(c), r))
+        values, vectors = self._data_gram
+        rows = from_reals(self.residual(c), self._codomain).flatten(1)
+        scaled = (rows @ vectors.conj()) * (r**2 / (1 + r**2 * values)) @ vectors.mT
+        return c + self.back(reals(scaled))
+
+    @cached_property
+    def _data_gram(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors of B B^H, complex where data and image are."""
+        size = self._codomain.size
+        kind = torch.complex128 if self._codomain.is_complex else torch.float64
+        columns = []
+        for start in range(0, size, CHUNK):
+            eye = torch.zeros(min(CHUNK, size - start), size, dtype=kind)
+            eye[:, start:].fill_diagonal_(1)
+            back = self._operator.apply_adjoint(eye.reshape(-1, *self._codomain.shape))
+            columns.append(self._operator.apply(back).flatten(1))
+        # Row j is B B^H e_j: the transpose of the matrix.
+        values, vectors = torch.linalg.eigh(torch.cat(columns).mT)
+        return values.clamp(min=0), vectors
 
     @cached_property
     def _factors(self) -> SVD:
