@@ -87,13 +87,13 @@ test-cuda: .venv/.dev ## the GPU tests; add TORCH=cuda the first time
 bench: .venv/.dev ## ours beside the peers, as tables; on an idle machine; ARGS=--help tells more
 	@$(PY) -m pipelines.bench --install $(ARGS)
 
-verify: .venv/.dev ## operators against their adjoints, solvers against closed forms, as tables
+verify: .venv/.dev ## operators against their adjoints, solvers against closed forms, as tables; ARGS=--fast
 	@echo "== verify: adjoints, the dot-product error of every operator"
 	$(PY) -m tests.adjoint_table
 	echo
 	echo "== verify: solvers against closed forms"
-	# On 64 voxels threads only wait for one another.
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PY) -m tests.sampler_table
+	# On small problems threads only wait for one another: a process per core.
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 .venv/bin/workbench verify $(ARGS)
 	echo
 	echo "== verify: integrators, error against evaluations"
 	OMP_NUM_THREADS=1 .venv/bin/workbench verify integrators

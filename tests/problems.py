@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator
+from pipelines.verify.referee.bands import SIGMAS, normality
 from pipelines.verify.referee.small import IMAGES as PROBLEMS
 from pipelines.verify.referee.small import UNITS, grid_of, operator_of, posterior_of, prior_on
 from pipelines.verify.referee.truth import reals
@@ -66,22 +67,9 @@ def dense_answer(posterior: Posterior) -> Dense:
 
 
 def require_standard_normal(t: Tensor) -> None:
-    """Fail unless the rows of `t` (draws, n) look like independent standard normals, at five sigma.
-
-    Three statistics, each with its law under that hypothesis: the mean (K |mean|^2 is chi-square of n),
-    the total variance (chi-square of K n), and all correlations at once (|T^T T / K - I|_F^2).
-    """
-    count, n = t.shape
-    mean = (count * t.mean(0).square().sum() - n) / (2 * n) ** 0.5
-    assert abs(float(mean)) < 5, f"mean: {float(mean):.1f} sigma"
-    variance = (t.square().sum() - count * n) / (2 * count * n) ** 0.5
-    assert abs(float(variance)) < 5, f"variance: {float(variance):.1f} sigma"
-    gram = t.T @ t / count - torch.eye(n, dtype=t.dtype)
-    off = gram.square().sum() - gram.diagonal().square().sum()
-    # n (n - 1) / 2 entries twice, each of variance 1 / K: twice a chi-square over K.
-    pairs = n * (n - 1) / 2
-    correlation = (count * off / 2 - pairs) / (2 * pairs) ** 0.5
-    assert abs(float(correlation)) < 5 + n / count**0.5, f"correlations: {float(correlation):.1f} sigma"
+    """Fail unless the rows of `t` (draws, n) look like independent standard normals, at five sigma."""
+    for name, sigmas in normality(t).items():
+        assert abs(sigmas) < SIGMAS, f"{name}: {sigmas:.1f} sigma"
 
 
 def coverage(u: Tensor, truth: Dense, level: float) -> float:

@@ -151,8 +151,8 @@ def tried(solver: Solver[Any], name: str = "P1", draws: int = DRAWS) -> Cell:
 def test_the_facts_of_a_cell_are_json() -> None:
     found = tried(DPS(6, LEVELS, "bayes", 0.5))
     facts = json.loads(json.dumps(found.facts()))
-    assert {"solver", "problem", "kind", "draws", "seconds", "law", "bands", "own_law", "passed"} <= set(facts)
-    assert set(NAMES) <= set(facts)
+    others = {"solver", "problem", "kind", "draws", "seconds", "law", "bands", "own_law", "passed", "fallen"}
+    assert {*NAMES, *others} <= set(facts)
     assert (facts["solver"], facts["problem"], facts["kind"]) == ("tried", "P1", "approximate sample")
     assert facts["law"] == "matrix recursion"
     assert facts["mode_error"] is None and facts["mean_error"] == found.metrics.mean_error

@@ -36,8 +36,8 @@ __all__ = [
 
 Jacobian = Literal["exact", "detached"]
 
-#: Accuracy of a norm that only sets a length of step.
-ROUGH = 1e-3
+#: Accuracy of the norm that a length of step follows from.
+ROUGH = 1e-6
 
 
 def guided(

@@ -80,7 +80,8 @@ def picture(results: Sequence[Cell | Refused]) -> bytes:
                 weight=weight,
                 color="white" if dark else "black",
             )
-        axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+        if done:
+            axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
         axes.set_title(title, fontsize=10)
         axes.set_xticks(range(len(problems)), problems, rotation=60, fontsize=8)
         axes.set_yticks(range(len(solvers)), solvers, fontsize=8)

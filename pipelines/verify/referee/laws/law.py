@@ -67,11 +67,17 @@ def law_of(chain: Chain, model: Model) -> Law:
     return Law(mean, (covariance + covariance.T) / 2)
 
 
-def followed(chain: Chain, model: Model, posterior: Posterior, draws: int, seed: int) -> Tensor:
-    """Return the rows at the end of the chain with the solver's own random numbers."""
+def followed(
+    chain: Chain, model: Model, posterior: Posterior, draws: int, seed: int, nudge: float = 0.0
+) -> Tensor:
+    """Return the rows at the end of the chain with the solver's own random numbers.
+
+    `nudge` changes the start by that share of itself.
+    """
     keys, like, shape = Keys(seed, tuple(range(draws))), double_like(posterior), posterior.space.shape
     rows = chain.rows(model)
     z = chain.begun(model, rows[0][0], reals(keys.normals(shape, chain.purposes[0], like=like)))
+    z = (1 + nudge) * z
     for index, row in enumerate(rows):
         white = reals(keys.at(index + 1).normals(shape, chain.purposes[1], like=like))
         z = chain.step(model, z, row, white)
