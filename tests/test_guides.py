@@ -1,4 +1,4 @@
-"""docs/priors.md runs as printed."""
+"""docs/priors.md and docs/solvers.md run as printed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/priors.md").read_text(), flags=re.DOTALL)
+
+
+def blocks(guide: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / guide).read_text(), flags=re.DOTALL)
+
+
+BLOCKS = blocks("docs/priors.md")
 #: What each prints.
 PRINTED = (
     r"^0\.[67]\d of the draws are large discs: approximate samples in 20 evaluations each",
@@ -24,8 +30,20 @@ PRINTED = (
 def test_the_block_runs_as_printed(number: int, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     assert len(BLOCKS) == len(PRINTED)
+    assert re.search(PRINTED[number], printed(BLOCKS[number], tmp_path), flags=re.DOTALL)
+
+
+def test_the_guide_to_solvers_runs_as_printed(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    text = printed("".join(blocks("docs/solvers.md")), tmp_path)
+    assert "approximate samples in 50 evaluations each" in text
+    assert re.search(r"point estimate: 0\.0\d\d 1/mm at most", text)
+
+
+def printed(code: str, folder: Path) -> str:
+    """Return what the code prints, run in `folder`."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "error", "-c", BLOCKS[number]]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.search(PRINTED[number], done.stdout, flags=re.DOTALL), done.stdout
+    return done.stdout

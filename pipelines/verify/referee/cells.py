@@ -23,9 +23,8 @@ from pipelines.verify.referee.bands import SIGMAS, Band, bands_of, near, normali
 from pipelines.verify.referee.entries import DENSE, Entry
 from pipelines.verify.referee.laws.law import Law, followed, law_of, simulated
 from pipelines.verify.referee.metrics import Metrics, measure, measure_point
-from pipelines.verify.referee.problem import Problem
-from pipelines.verify.referee.truth import Truth
-from pipelines.verify.referee.truth import GaussianTruth
+from pipelines.verify.referee.posed import Problem
+from pipelines.verify.referee.truth import GaussianTruth, Truth
 from workbench.capabilities import CapabilityError
 from workbench.driver import sample
 from workbench.kinds import Kind

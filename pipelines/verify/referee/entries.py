@@ -22,7 +22,7 @@ from pipelines.verify.referee.laws.field import FieldModel
 from pipelines.verify.referee.laws.model import Model
 from pipelines.verify.referee.laws.phase import PhaseModel
 from pipelines.verify.referee.points import points
-from pipelines.verify.referee.problem import Problem
+from pipelines.verify.referee.posed import Problem
 from pipelines.verify.referee.truth import MixtureTruth, Truth
 from workbench.integration import Karras, ancestral
 from workbench.posterior import Posterior

@@ -30,7 +30,7 @@ from operators.mri.coils import Coils
 from operators.mri.patterns import SamplingPattern, variable_density
 from operators.space import Space
 from pipelines.verify.referee.conditioning import Conditioned, conditioned
-from pipelines.verify.referee.problem import Problem
+from pipelines.verify.referee.posed import Problem
 from pipelines.verify.referee.small import UNITS, drawn_posterior, grid_of
 from pipelines.verify.referee.truth import DOUBLE, FieldTruth
 from workbench.posterior import Posterior

@@ -16,7 +16,7 @@ from operators.mask import Mask
 from operators.mask_patterns import random_entries
 from operators.space import Space
 from pipelines.verify.referee.conditioning import mixture_truth
-from pipelines.verify.referee.problem import Problem
+from pipelines.verify.referee.posed import Problem
 from pipelines.verify.referee.small import drawn_posterior, grid_of
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import Gaussian, SpectralGaussian

@@ -16,7 +16,7 @@ from operators.identity import Identity
 from operators.matrix import Matrix
 from operators.phase_retrieval import PhaseRetrieval
 from operators.space import Space
-from pipelines.verify.referee.problem import Problem
+from pipelines.verify.referee.posed import Problem
 from pipelines.verify.referee.truth import DOUBLE, GridTruth
 from workbench.likelihood import Likelihood
 from workbench.noise.gaussian import Gaussian as GaussianNoise

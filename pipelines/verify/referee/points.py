@@ -23,7 +23,7 @@ from pipelines.verify.referee.laws.chains import iterated
 from pipelines.verify.referee.laws.field import solved
 from pipelines.verify.referee.laws.model import Model
 from pipelines.verify.referee.points_ct import back_projected, projector_of, sirt
-from pipelines.verify.referee.problem import Problem
+from pipelines.verify.referee.posed import Problem
 from pipelines.verify.referee.truth import from_reals, reals
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat

@@ -6,34 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import MappingProxyType
 
-from torch import Tensor
-
 from operators.errors import value_error
-from pipelines.verify.referee.truth import Truth, reals
-from workbench.posterior import Posterior
+from pipelines.verify.referee.posed import Problem
 
-__all__ = ["PROBLEMS", "Problem", "problem"]
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A posterior with its truth; `draws` for the full table, `fast_draws` for a quick look."""
-
-    name: str
-    posterior: Posterior
-    truth: Truth
-    draws: int
-    fast_draws: int
-    prior_is_gaussian: bool
-    note: str
-
-    def rows(self, draws: Tensor) -> Tensor:
-        """Return the rows of u that the truth is about, of physical draws (K, *shape)."""
-        return reals(self.posterior.from_physical(draws))
+__all__ = ["PROBLEMS", "problem"]
 
 
 def _small(name: str) -> Problem:

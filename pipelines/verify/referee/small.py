@@ -29,7 +29,7 @@ from operators.mri.cartesian import CartesianGeometry
 from operators.mri.coils import Coils
 from operators.space import Space
 from pipelines.verify.referee.conditioning import conditioned, mixture_truth
-from pipelines.verify.referee.problem import Problem
+from pipelines.verify.referee.posed import Problem
 from pipelines.verify.referee.truth import DOUBLE, GaussianTruth
 from workbench.likelihood import Likelihood
 from workbench.noise.gaussian import Gaussian as GaussianNoise
