@@ -47,7 +47,7 @@ LEVELS = Karras(20.0, 0.01)
 REFERENCE_STEPS = 200
 #: Accuracy of a prox, in its own standard deviations: far below what chance does to the draws of a table.
 ACCURATE = 1e-5
-#: What takes too long on a field for any table, and for the fast one.
+#: What takes too long on images for any table, and on a field for the fast one.
 NEVER = ("PiGDM, exact covariance", "DiffPIR, zeta 1")
 SLOW = (
     "DPS norm",
@@ -59,8 +59,8 @@ SLOW = (
     "TV",
     "wavelet-L1 (FISTA)",
 )
-#: Components up to which everything is written out as matrices.
-DENSE = 600
+#: Components up to which all solvers are run, and up to which everything is written out as matrices.
+SMALL, DENSE = 200, 600
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,10 @@ def entries(problem: Problem, *, fast: bool = False) -> list[Entry]:
     if problem.prior_is_gaussian and not vectors and model is not None and problem.truth.size > 2:
         classical = points(problem, model)
         found += [Entry(p.name, p.solver, p.posterior, answer=p.answer, allowed=p.allowed) for p in classical]
-    if problem.truth.size <= DENSE:
-        return found
-    return [entry for entry in found if entry.name not in (NEVER + SLOW if fast else NEVER)]
+    left_out = NEVER if problem.truth.size > SMALL else ()
+    if fast and problem.truth.size > DENSE:
+        left_out += SLOW
+    return [entry for entry in found if entry.name not in left_out]
 
 
 def model_of(problem: Problem) -> Model | None:

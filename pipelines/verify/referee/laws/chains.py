@@ -3,7 +3,8 @@
 Each takes z at sigma to z' at s' with one white vector w per step, at levels that are written out here again:
 
     ancestral(x)   x + k (z - x) + s' sqrt(1 - k) w,  k = (s' / sigma)^2
-    DPS            ancestral(D) + (sigma^2 - s'^2) J^T B^T e,  or  + zeta J^T B^T e / |e|,    e = data - B D
+    DPS            ancestral(D) + h J^T B^T e, h = min(sigma^2 - s'^2, |B|^-2), or + zeta J^T B^T e / |e|,
+                   e = data - B D
     PiGDM          ancestral(D) + h J^T B^T (I + B C B^T)^-1 e,   C = r^2 I or sigma^2 J,   h = sigma^2 - s'^2
     DiffPIR        x + s' (sqrt(1 - zeta) (z - x) / sigma + sqrt(zeta) w),   x = prox(D, sigma / sqrt(weight))
     DDS            x + s' (sqrt(1 - eta^2) (z - D) / sigma + eta w),         x = n iterations of CG from D
@@ -94,7 +95,8 @@ def dps(solver: DPS) -> Chain:
         e = model.residual(x)
         pull = turned(model, z, sigma, model.force(x), solver.jacobian)
         if solver.form == "bayes":
-            return ancestral(x, z, sigma, after, white) + solver.factor * (sigma**2 - after**2) * pull
+            weight = min(solver.factor * (sigma**2 - after**2), model.norm**-2)
+            return ancestral(x, z, sigma, after, white) + weight * pull
         size = (e * e).sum(1, keepdim=True).sqrt()
         return ancestral(x, z, sigma, after, white) + solver.factor * model.spread / model.norm / size * pull
 
