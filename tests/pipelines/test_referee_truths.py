@@ -217,7 +217,7 @@ def test_mixtures_are_those_of_dense_algebra(name: str, make: object) -> None:
 @pytest.mark.parametrize("name", ["P1", "P2", "P3"])
 def test_vectors_have_the_posterior_of_weighted_draws_of_the_prior(name: str) -> None:
     posterior, truth = problem(name).posterior, problem(name).truth
-    prior, count = posterior.prior, 200000
+    prior, count = posterior.prior, 400000
     b, z = posterior.measured.whitened
     if isinstance(prior, GaussianMixture):
         means = torch.stack([c.mean.flatten() for c in prior.components])

@@ -116,7 +116,7 @@ def entries(problem: Problem, *, fast: bool = False) -> list[Entry]:
     if problem.prior_is_gaussian and not vectors and model is not None and problem.truth.size > 2:
         classical = points(problem, model)
         found += [Entry(p.name, p.solver, p.posterior, answer=p.answer, allowed=p.allowed) for p in classical]
-    left_out = NEVER if problem.truth.size > SMALL else ()
+    left_out: tuple[str, ...] = NEVER if problem.truth.size > SMALL else ()
     if fast and problem.truth.size > DENSE:
         left_out += SLOW
     return [entry for entry in found if entry.name not in left_out]
