@@ -31,7 +31,7 @@ VERBS = {
         "pipelines.verify.verbs",
         "verify",
         "Hold results against answers known in closed form.",
-        "verify integrators",
+        "verify --fast --out report",
     ),
     "doctor": Verb("pipelines.cli.verbs", "doctor", "Report what works on this machine.", "doctor --json"),
 }

@@ -31,6 +31,7 @@ from workbench.random import Keys
 from workbench.solvers.annealed_langevin import AnnealedLangevin
 from workbench.solvers.base import Solver
 from workbench.solvers.conjugate_gradient import ConjugateGradient
+from workbench.solvers.ddnm import DDNM
 from workbench.solvers.ddrm import DDRM
 from workbench.solvers.dds import DDS
 from workbench.solvers.diffpir import DiffPIR
@@ -227,9 +228,18 @@ def test_levels_that_nobody_chose_are_those_of_the_solver(name: str) -> None:
     assert [sigma for row in rows for sigma in row] == pytest.approx(expected, rel=1e-3)
 
 
-def test_other_levels_are_not_written_out_again() -> None:
-    with pytest.raises(TypeError, match="levels written out again are those of Karras, got LogUniform"):
-        levels_of(DDS(5, LogUniform(10.0, 0.1)))(case("P2").model)
+def test_other_levels_are_those_that_were_chosen() -> None:
+    rows = levels_of(DDS(5, LogUniform(10.0, 0.1)))(case("P2").model)
+    assert [row[0] for row in rows] == pytest.approx([10.0 * 0.01 ** (i / 4) for i in range(5)])
+    assert rows[-1][1] == 0
+
+
+@pytest.mark.parametrize(
+    "solver", [DDNM(5, travel=1), PiGDM(5, form="paper"), PiGDM(5, spread=2.0), DiffPIR(5, iterations=2)]
+)
+def test_what_is_not_written_out_again_has_no_chain(solver: Solver[Any]) -> None:
+    assert chain_of(solver) is None
+    assert chain_of(type(solver)(5)) is not None
 
 
 MATRIX = torch.tensor([[0.7, 0.4], [-0.3, 0.8]], dtype=torch.float64)

@@ -39,7 +39,7 @@ from workbench.solvers.exact_gaussian import ExactGaussian
 from workbench.solvers.integrator import Integrator
 from workbench.solvers.pigdm import PiGDM
 
-__all__ = ["Entry", "entries", "loaded", "reference"]
+__all__ = ["Entry", "entries", "lawful", "loaded", "reference"]
 
 #: Levels of the published figures, for priors of sd about 1.
 LEVELS = Karras(20.0, 0.01)
@@ -104,15 +104,10 @@ def entries(problem: Problem, *, fast: bool = False) -> list[Entry]:
         ("DiffPIR, zeta 1", DiffPIR(steps["fast"], levels, zeta=1.0, tolerance=ACCURATE)),
         ("DDS", DDS(steps["fast"] if vectors else 50, levels)),
     ]
-    model = model_of(problem)
-    found = [Entry(name, solver, None, chain_of(solver), model) for name, solver in named]
-    if isinstance(model, PhaseModel):
-        # Where the prox is Newton's, which minimum it ends in is not for another code to say.
-        found = [
-            replace(entry, chain=None) if isinstance(entry.solver, DiffPIR) else entry for entry in found
-        ]
+    found = [lawful(Entry(name, solver), problem) for name, solver in named]
     own = reference(problem, REFERENCE_STEPS)
     found = [*found[:1], own, *found[1:]] if own is not None else found
+    model = model_of(problem)
     if problem.prior_is_gaussian and not vectors and model is not None and problem.truth.size > 2:
         classical = points(problem, model)
         found += [Entry(p.name, p.solver, p.posterior, answer=p.answer, allowed=p.allowed) for p in classical]
@@ -120,6 +115,15 @@ def entries(problem: Problem, *, fast: bool = False) -> list[Entry]:
     if fast and problem.truth.size > DENSE:
         left_out += SLOW
     return [entry for entry in found if entry.name not in left_out]
+
+
+def lawful(entry: Entry, problem: Problem) -> Entry:
+    """Return the entry with the law of its solver on a problem, if one is known."""
+    model = model_of(problem)
+    if isinstance(model, PhaseModel) and isinstance(entry.solver, DiffPIR):
+        # Where the prox is Newton's, which minimum it ends in is not for another code to say.
+        return entry
+    return replace(entry, chain=chain_of(entry.solver), model=model)
 
 
 def model_of(problem: Problem) -> Model | None:

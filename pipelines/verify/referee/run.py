@@ -15,7 +15,7 @@ import torch
 
 from operators.errors import value_error
 from pipelines.verify.referee.cells import Cell, Refused, cell
-from pipelines.verify.referee.entries import entries, loaded
+from pipelines.verify.referee.entries import entries, lawful, loaded
 from pipelines.verify.referee.problem import PROBLEMS, problem
 
 __all__ = ["FAST", "Result", "chosen", "run"]
@@ -80,7 +80,7 @@ def _tasks(names: Sequence[str], fast: bool, solvers: tuple[str, ...]) -> Iterat
 def _done(task: Task) -> list[Result]:
     name, fast, solvers, place = task
     held = problem(name)
-    listed = [loaded(path) for path in solvers] or entries(held, fast=fast)
+    listed = [lawful(loaded(path), held) for path in solvers] or entries(held, fast=fast)
     draws = held.fast_draws if fast else held.draws
     return [cell(entry, held, draws) for entry in listed[place : place + 1]]
 

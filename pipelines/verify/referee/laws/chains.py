@@ -64,8 +64,13 @@ class Chain:
 
 def chain_of(solver: Solver[Any]) -> Chain | None:
     """Return the chain that a solver should be, None where none is known."""
+    unknown = (
+        (isinstance(solver, DDNM) and solver.travel > 0)
+        or (isinstance(solver, PiGDM) and (solver.form == "paper" or solver.spread is not None))
+        or (isinstance(solver, DiffPIR) and solver.iterations is not None)
+    )
     make = CHAINS.get(type(solver))
-    return None if make is None else make(solver)
+    return None if make is None or unknown else make(solver)
 
 
 def ancestral(x: Tensor, z: Tensor, sigma: float, after: float, white: Tensor) -> Tensor:

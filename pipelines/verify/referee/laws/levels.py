@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from pipelines.verify.referee.laws.model import Model
 from workbench.integration import Karras
+from workbench.integration.levels import sigma_of
 from workbench.solvers.descent import Descent
 
 __all__ = ["karras", "levels_of"]
@@ -32,8 +33,9 @@ def levels_of(solver: Descent) -> Callable[[Model], list[Row]]:
         levels = solver.levels
         if levels is None:
             levels = Karras(100 * model.spread, min(0.01 * model.spread, 0.3 / model.norm))
-        if not isinstance(levels, Karras):
-            raise TypeError(f"levels written out again are those of Karras, got {levels!r}")
-        return karras(levels, solver.steps)
+        if isinstance(levels, Karras):
+            return karras(levels, solver.steps)
+        # Of grids that somebody chose, this module does not know the formula.
+        return list(pairwise(sigma_of(time) for time in levels.times(solver.steps)))
 
     return rows
