@@ -20,6 +20,8 @@ __all__ = ["FieldModel", "solved"]
 
 #: Relative residual to which is solved.
 SOLVED = 1e-12
+#: Powers of B^T B that its largest eigenvalue is found from.
+KRYLOV = 100
 #: Columns of B B^H that are made at once.
 CHUNK = 256
 MOST_ITERATIONS = 3000
@@ -68,14 +70,22 @@ class FieldModel(Model):
 
     @cached_property
     def norm(self) -> float:
-        """The largest singular value, by powers of B^T B."""
-        v = torch.ones(1, self.size, dtype=torch.float64)
-        v[:, ::3] = -0.5
-        value = 1.0
-        for _ in range(300):
-            v = self.back(self.forward(v / v.norm()))
-            value = float(v.norm())
-        return math.sqrt(value)
+        """The largest singular value: that of B^T B on the span of its powers of one vector, orthonormal."""
+        v = torch.ones(self.size, dtype=torch.float64)
+        v[::3] = -0.5
+        basis: list[Tensor] = []
+        for _ in range(min(KRYLOV, self.size)):
+            for _twice in range(2):
+                for known in basis:
+                    v = v - (known @ v) * known
+            if float(v.norm()) < 1e-12:
+                break
+            basis.append(v / v.norm())
+            v = self.back(self.forward(basis[-1][None]))[0]
+        rows = torch.stack(basis)
+        images = torch.cat([self.back(self.forward(row[None])) for row in rows])
+        projected = rows @ images.T
+        return math.sqrt(float(torch.linalg.eigvalsh((projected + projected.T) / 2)[-1]))
 
     def closest(self, c: Tensor, r: float) -> Tensor:
         """Return c + r^2 B^H (I + r^2 B B^H)^-1 (data - B c), by the eigenvectors of B B^H."""
