@@ -126,7 +126,6 @@ def test_forward_back_and_data_are_those_of_the_whitened_measurement(name: str) 
     require_same(held.model.back(x @ matrix.T), x @ matrix.T @ matrix)
     require_same(held.model.data, reals(z[None])[0])
     largest = float(torch.linalg.matrix_norm(matrix, 2))
-    # Of powers from anywhere: 0.871 ln(n) / k of the eigenvalue at most (Kuczynski and Wozniakowski 1992).
     assert held.model.norm == pytest.approx(largest, rel=1e-9)
 
 
