@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.verify.referee.bands import SIGMAS, Band, bands_of, near, normality, within
+from pipelines.verify.referee.bands import SIGMAS, Band, bands_of, near, normality
 from pipelines.verify.referee.cells import SAME, Cell, Refused, cell
 from pipelines.verify.referee.entries import LEVELS, Entry, entries, model_of, reference
 from pipelines.verify.referee.laws.chains import chain_of
@@ -33,6 +33,11 @@ from workbench.solvers.total_variation import TotalVariation
 
 DRAWS = 400
 NAMES = [field.name for field in fields(Metrics)]
+
+
+def within(metrics: Metrics, bands: dict[str, Band]) -> bool:
+    """Whether every metric that has a band lies in it."""
+    return all(band.holds(getattr(metrics, name)) for name, band in bands.items())
 
 
 def drawn(truth: Truth, count: int, seed: int) -> Tensor:

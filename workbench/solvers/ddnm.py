@@ -36,7 +36,6 @@ from torch import Tensor
 
 from operators.batch import dots
 from operators.checks import check_count
-from operators.errors import value_error
 from workbench.capabilities import Capabilities
 from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
@@ -44,6 +43,7 @@ from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.solvers.base import Cost, Info
 from workbench.solvers.descent import Descent, DescentState, denoiser, measured_norm
+from workbench.solvers.guidance import check_choice
 from workbench.solvers.singular import (
     check_cutoff,
     check_share,
@@ -58,7 +58,6 @@ from workbench.solvers.singular import (
 __all__ = ["DDNM"]
 
 Weights = Literal["spectral", "scalar", "none"]
-WEIGHTS = ("spectral", "scalar", "none")
 #: What counts as measured ends at the data: these should tell half, s^2 data_sd^2, of what the prior knows.
 WORTH = 0.7
 
@@ -88,8 +87,7 @@ class DDNM(Descent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights not in WEIGHTS:
-            raise value_error("weights", f"be one of {', '.join(map(repr, WEIGHTS))}", repr(self.weights))
+        check_choice(self.weights, "weights", ("spectral", "scalar", "none"))
         check_share(self.eta, "eta")
         object.__setattr__(self, "travel", check_count(self.travel, "travel", minimum=0))
         check_cutoff(self.cutoff)

@@ -37,7 +37,7 @@ __all__ = [
 Jacobian = Literal["exact", "detached"]
 
 #: Accuracy of the norm that a length of step follows from.
-ROUGH = 1e-6
+ACCURACY = 1e-6
 
 
 def guided(
@@ -98,7 +98,7 @@ def _curvature_norm(posterior: Posterior, operator: Operator) -> float:
         data = likelihood.data.to(predicted.dtype if likelihood.data.is_complex() else predicted.real.dtype)
         return operator.apply_vjp(point, noise.positive_curvature(predicted, data, image))
 
-    square = largest_eigenvalue(curved, white[1:], tolerance=ROUGH, max_iterations=100)
+    square = largest_eigenvalue(curved, white[1:], tolerance=ACCURACY, max_iterations=100)
     return math.sqrt(square)
 
 

@@ -131,9 +131,9 @@ def require_pseudo_inverse(posterior: Posterior, solver: str) -> None:
         raise _refusal(posterior, solver, "have a pseudo-inverse in closed form", alone)
 
 
-def check_share(value: object, argument: str, *, positive: bool = False) -> float:
-    """Return a number from 0 to 1; with `positive`, not 0."""
-    share = check_number(value, argument, positive=positive, non_negative=True)
+def check_share(value: object, argument: str) -> float:
+    """Return a number from 0 to 1."""
+    share = check_number(value, argument, non_negative=True)
     if share > 1:
         raise value_error(argument, "be at most 1", share)
     return share

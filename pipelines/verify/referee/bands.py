@@ -11,7 +11,7 @@ asked of all their components at once, in sigmas of three statistics of L^-1 (u 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from pipelines.verify.referee.metrics import Metrics, measure
 from pipelines.verify.referee.truth import Truth
 
-__all__ = ["SIGMAS", "Band", "bands_of", "near", "normality", "within"]
+__all__ = ["SIGMAS", "Band", "bands_of", "near", "normality"]
 
 #: Standard deviations that chance may move a figure by.
 SIGMAS = 5.0
@@ -66,11 +66,6 @@ def near(metrics: Metrics, share: float) -> dict[str, Band]:
         for name, value in values.items()
         if value is not None
     }
-
-
-def within(metrics: Metrics, bands: Mapping[str, Band]) -> bool:
-    """Whether every metric that has a band lies in it."""
-    return all(band.holds(getattr(metrics, name)) for name, band in bands.items())
 
 
 def normality(rows: Tensor) -> dict[str, float]:

@@ -87,22 +87,21 @@ def entries(problem: Problem, *, fast: bool = False) -> list[Entry]:
     """
     vectors = problem.name in ("P1", "P2", "P3")
     levels = LEVELS if vectors else None
-    steps = {"pigdm": 200, "fast": 100}
     named: list[tuple[str, Solver[Any]]] = [
         ("ExactGaussian", ExactGaussian()),
         ("AnnealedLangevin", AnnealedLangevin(sigma_max=3.0, sigma_min=0.01)),
         ("DPS norm", DPS(levels=levels)),
         ("DPS bayes", DPS(levels=levels, form="bayes")),
         ("DPS bayes, detached", DPS(levels=levels, form="bayes", jacobian="detached")),
-        ("PiGDM", PiGDM(steps["pigdm"], levels, tolerance=ACCURATE)),
-        ("PiGDM, detached", PiGDM(steps["pigdm"], levels, jacobian="detached", tolerance=ACCURATE)),
-        ("PiGDM, exact covariance", PiGDM(steps["pigdm"], levels, covariance="exact", tolerance=1e-8)),
-        ("DDRM", DDRM(steps["fast"] if vectors else 20, levels)),
-        ("DDNM+", DDNM(steps["fast"], levels)),
-        ("DDNM+ scalar", DDNM(steps["fast"], levels, weights="scalar")),
-        ("DiffPIR", DiffPIR(steps["fast"], levels, tolerance=ACCURATE)),
-        ("DiffPIR, zeta 1", DiffPIR(steps["fast"], levels, zeta=1.0, tolerance=ACCURATE)),
-        ("DDS", DDS(steps["fast"] if vectors else 50, levels)),
+        ("PiGDM", PiGDM(200, levels, tolerance=ACCURATE)),
+        ("PiGDM, detached", PiGDM(200, levels, jacobian="detached", tolerance=ACCURATE)),
+        ("PiGDM, exact covariance", PiGDM(200, levels, covariance="exact", tolerance=1e-8)),
+        ("DDRM", DDRM(100 if vectors else 20, levels)),
+        ("DDNM+", DDNM(100, levels)),
+        ("DDNM+ scalar", DDNM(100, levels, weights="scalar")),
+        ("DiffPIR", DiffPIR(100, levels, tolerance=ACCURATE)),
+        ("DiffPIR, zeta 1", DiffPIR(100, levels, zeta=1.0, tolerance=ACCURATE)),
+        ("DDS", DDS(100 if vectors else 50, levels)),
     ]
     found = [lawful(Entry(name, solver), problem) for name, solver in named]
     own = reference(problem, REFERENCE_STEPS)

@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from operators.base import Operator
 from operators.ct.projector import Projector
 from operators.errors import type_error
-from operators.linear import LinearOperator, Scaled
+from operators.linear import LinearOperator
 from pipelines.verify.referee.truth import reals
 from workbench.likelihood import Likelihood
+from workbench.likelihood.white_solve import unscaled
 from workbench.posterior import Posterior
 
 __all__ = ["back_projected", "projector_of", "sirt"]
@@ -20,10 +20,9 @@ __all__ = ["back_projected", "projector_of", "sirt"]
 
 def projector_of(posterior: Posterior) -> Projector | None:
     """Return the CT projector of a problem, None where there is none."""
-    operator: Operator | None = _physical(posterior).operator
-    while isinstance(operator, Scaled):
-        operator = operator.op
-    return operator if isinstance(operator, Projector) else None
+    operator = _physical(posterior).operator
+    inner = unscaled(operator)[1] if isinstance(operator, LinearOperator) else operator
+    return inner if isinstance(inner, Projector) else None
 
 
 def sirt(posterior: Posterior, iterations: int) -> Tensor:

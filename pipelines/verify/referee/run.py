@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from multiprocessing import get_context
 
 import torch
 
 from operators.errors import value_error
 from pipelines.verify.referee.cells import Cell, Refused, cell
-from pipelines.verify.referee.entries import entries, lawful, loaded
+from pipelines.verify.referee.entries import Entry, entries, lawful, loaded
 from pipelines.verify.referee.problem import PROBLEMS, problem
 
 __all__ = ["FAST", "Result", "chosen", "run"]
@@ -80,9 +81,15 @@ def _tasks(names: Sequence[str], fast: bool, solvers: tuple[str, ...]) -> Iterat
 def _done(task: Task) -> list[Result]:
     name, fast, solvers, place = task
     held = problem(name)
-    listed = [lawful(loaded(path), held) for path in solvers] or entries(held, fast=fast)
+    listed = _listed(name, fast, solvers)
     draws = held.fast_draws if fast else held.draws
     return [cell(entry, held, draws) for entry in listed[place : place + 1]]
+
+
+@lru_cache
+def _listed(name: str, fast: bool, solvers: tuple[str, ...]) -> list[Entry]:
+    held = problem(name)
+    return [lawful(loaded(path), held) for path in solvers] or entries(held, fast=fast)
 
 
 def _one_thread() -> None:

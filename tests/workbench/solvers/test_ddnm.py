@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ from workbench.likelihood import Likelihood
 from workbench.noise.gaussian import Gaussian as GaussianNoise
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import Gaussian
-from workbench.solvers.ddnm import DDNM, WEIGHTS
+from workbench.solvers.ddnm import DDNM, Weights
 from workbench.solvers.descent import default_levels
 from workbench.units import Units
 
@@ -240,7 +241,7 @@ def test_wide_blurs_are_solved_at_the_defaults() -> None:
 def test_data_that_tell_nothing_leave_the_prior() -> None:
     posterior = case("mask", share=1.0)
     assert Reals.of(posterior, 0.7).known == 0
-    one, *others = (drawn(posterior, DDNM(10, weights=weights), 100) for weights in WEIGHTS)  # type: ignore[arg-type]
+    one, *others = (drawn(posterior, DDNM(10, weights=weights), 100) for weights in get_args(Weights))
     assert all(torch.allclose(one, other, rtol=1e-9) for other in others)
     require_law(own_law(posterior, DDNM(10)), one)
 

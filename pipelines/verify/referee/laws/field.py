@@ -74,6 +74,7 @@ class FieldModel(Model):
         v = torch.ones(self.size, dtype=torch.float64)
         v[::3] = -0.5
         basis: list[Tensor] = []
+        images: list[Tensor] = []
         for _ in range(min(KRYLOV, self.size)):
             for _twice in range(2):
                 for known in basis:
@@ -82,9 +83,8 @@ class FieldModel(Model):
                 break
             basis.append(v / v.norm())
             v = self.back(self.forward(basis[-1][None]))[0]
-        rows = torch.stack(basis)
-        images = torch.cat([self.back(self.forward(row[None])) for row in rows])
-        projected = rows @ images.T
+            images.append(v)
+        projected = torch.stack(basis) @ torch.stack(images).T
         return math.sqrt(float(torch.linalg.eigvalsh((projected + projected.T) / 2)[-1]))
 
     def closest(self, c: Tensor, r: float) -> Tensor:
