@@ -42,9 +42,8 @@ def referee(
     """
     if context.invoked_subcommand is not None:
         return
-    from pipelines.verify.referee.cells import Cell
     from pipelines.verify.referee.run import Result, chosen, run
-    from pipelines.verify.referee.table import report, rows, verdict
+    from pipelines.verify.referee.table import records, report, rows, verdict
 
     def told(result: Result) -> None:
         typer.echo(f"{result.problem:10} {result.solver:26} {verdict(result)}", err=True)
@@ -55,8 +54,7 @@ def referee(
     names = chosen(problems or (), fast=fast)
     results = run(names, fast=fast, solvers=solvers or (), jobs=jobs, told=told)
     if as_json:
-        records = [result.facts() for result in results if isinstance(result, Cell)]
-        typer.echo(json.dumps(records, indent=2))
+        typer.echo(json.dumps(records(results), indent=2))
     else:
         typer.echo("\n".join([*rows(results), "", *report(results)]))
     if out is not None:

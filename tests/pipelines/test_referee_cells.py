@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipelines.verify.referee.bands import SIGMAS, Band, bands_of, near, normality
-from pipelines.verify.referee.cells import SAME, Cell, Refused, cell
+from pipelines.verify.referee.cells import SAME, SETS, Cell, Refused, cell
 from pipelines.verify.referee.entries import LEVELS, Entry, entries, model_of, reference
 from pipelines.verify.referee.laws.chains import chain_of
 from pipelines.verify.referee.laws.law import law_of
@@ -47,7 +47,7 @@ def drawn(truth: Truth, count: int, seed: int) -> Tensor:
 
 
 def bands_for(truth: Truth, change: Callable[[Tensor], Tensor] = lambda rows: rows) -> dict[str, Band]:
-    return bands_of(lambda count, seed: change(drawn(truth, count, seed)), DRAWS, truth)
+    return bands_of((change(drawn(truth, DRAWS, 10**9 + i)) for i in range(SETS)), truth)
 
 
 @pytest.mark.parametrize("name", ["P1", "P3"])
@@ -108,7 +108,7 @@ def test_the_bands_of_a_biased_law_are_those_of_its_bias() -> None:
 def test_what_cannot_be_measured_has_no_band_and_no_number_is_in_one() -> None:
     full = GaussianTruth(torch.zeros(2).double(), torch.eye(2).double())
     mute = FieldTruth(full.mean, full.sd, full.patch, full.covariance)
-    bands = bands_of(lambda count, seed: drawn(full, count, seed), 50, mute)
+    bands = bands_of((drawn(full, 50, seed) for seed in range(4)), mute)
     assert set(bands) == {"mean_error", "covariance_error", "variance_ratio", "coverage"}
     band = Band(0.0, 1.0)
     assert band.holds(0.0) and band.holds(1.0)
@@ -208,6 +208,20 @@ def test_what_fails_on_the_way_is_no_refusal(solver: Solver[Any], reason: str) -
     assert isinstance(found, Refused)
     assert found.failed and not found.passed
     assert found.reason.startswith(reason)
+
+
+def test_a_prox_with_several_minima_is_held_against_another_chain() -> None:
+    held = problem("phase2")
+    mine = [entry for entry in entries(held) if isinstance(entry.solver, DiffPIR)]
+    assert [entry.name for entry in mine] == ["DiffPIR", "DiffPIR, zeta 1"]
+    for entry in mine:
+        found = cell(entry, held, 150)
+        assert isinstance(found, Cell)
+        assert (found.law, found.passed) == ("own chain", True), found.fallen
+    # Its law without a prox to speak of: the draws of the solver are not that.
+    other = cell(replace(mine[0], chain=chain_of(DiffPIR(100, weight=1e3, tolerance=1e-5))), held, 150)
+    assert isinstance(other, Cell)
+    assert not other.passed
 
 
 @pytest.mark.parametrize("name", ["mask8", "ct8"])

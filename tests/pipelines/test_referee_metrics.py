@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from pipelines.verify.referee.metrics import TRUTH_SEED, Metrics, measure, measure_point
 from pipelines.verify.referee.problem import problem
 from pipelines.verify.referee.truth import FieldTruth, GaussianTruth, MixtureTruth, Truth
+from workbench.random import Keys
 
 MATRIX = torch.tensor([[2.0, 0.3, 0.0], [0.3, 1.0, -0.2], [0.0, -0.2, 0.25]], dtype=torch.float64)
 GAUSSIAN = GaussianTruth(torch.tensor([1.0, -2.0, 0.5]), MATRIX)
@@ -82,8 +85,8 @@ def test_exact_draws_are_as_far_as_their_number_says(name: str) -> None:
     # E |C' - C|_F^2 = (|C|_F^2 + (tr C)^2) / (K - 1); the sum's own spread is below half of it here.
     square = (1 + total**2 / float(truth.covariance.square().sum())) / (count - 1)
     assert found.covariance_error == pytest.approx(square**0.5, rel=0.5)
-    # Between type-7 quantiles lies 0.9 (K - 1) / (K + 1); of one component with an sd of sqrt(p q / K).
-    assert found.coverage == pytest.approx(0.9 * (count - 1) / (count + 1), abs=5 * (0.09 / count) ** 0.5)
+    # Of one component with an sd of sqrt(p q / K).
+    assert found.coverage == pytest.approx(0.9, abs=5 * (0.09 / count) ** 0.5)
     # Two samples of a Gaussian of sd s in one dimension: E W2^2 is a few s^2 / K, log log K.
     assert found.sliced_wasserstein is not None
     assert 0 < found.sliced_wasserstein < 10 / count**0.5
@@ -91,15 +94,28 @@ def test_exact_draws_are_as_far_as_their_number_says(name: str) -> None:
 
 def test_coverage_is_the_mass_between_quantiles() -> None:
     truth = GaussianTruth(torch.zeros(1), torch.eye(1))
-    # Number 51 of 1001 is the type-7 quantile of 5 %.
-    level = torch.arange(1, 1002, dtype=torch.float64)[:, None] / 1002
+    # Below the k-th of 999 draws lies k / 1000 on average: number 950 is the quantile of 95 %.
+    level = torch.arange(1, 1000, dtype=torch.float64)[:, None] / 1000
     rows = torch.special.ndtri(level)
-    end = rows[950, 0]
+    end = rows[949, 0]
     for scale in (0.5, 1.0, 2.0):
         expected = 2 * float(torch.special.ndtr(scale * end)) - 1
         assert measure(scale * rows, truth).coverage == pytest.approx(expected, abs=1e-9)
     shifted = measure(rows + 100, truth)
     assert shifted.coverage == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(2, 1 / 3), (16, 15 / 17), (18, 17 / 19), (19, 0.9), (20, 0.9), (32, 0.9), (333, 0.9)],
+)
+def test_few_exact_draws_hold_no_less(count: int, expected: float) -> None:
+    size = 40000
+    truth = FieldTruth(torch.zeros(size), torch.ones(size), torch.arange(1), torch.eye(1))
+    rows = Keys(4, tuple(range(count))).normals((size,), "test: rows", like=torch.empty(0).double())
+    # The mass between two draws varies by less than 1/4; a Gaussian's tails bend between two of 20 to 40.
+    bent = 0.01 if 19 < count < 40 else 0
+    assert measure(rows, truth).coverage == pytest.approx(expected, abs=5 / 4 / size**0.5 + bent)
 
 
 def test_the_sliced_distance_of_a_shift_and_of_a_scale() -> None:
@@ -171,7 +187,7 @@ def test_whole_weights_are_repetitions() -> None:
     counts = torch.arange(40) % 3 + 1
     weighted = measure(rows, truth, counts)
     repeated = measure(rows.repeat_interleave(counts, 0), truth)
-    for name in ("mean_error", "mode_error", "coverage"):
+    for name in ("mean_error", "mode_error"):
         assert getattr(weighted, name) == pytest.approx(getattr(repeated, name), abs=1e-12), name
     # sum w |x - m|^2 / (1 - sum w^2)
     shares = counts / counts.sum()
@@ -206,6 +222,12 @@ def test_importance_weights_correct_the_law_of_the_draws() -> None:
     assert plain.variance_ratio == pytest.approx(2, rel=0.15)
     assert weighted.variance_ratio == pytest.approx(1, rel=0.15)
     assert weighted.coverage == pytest.approx(0.9, abs=0.02)
+    # Forty of them count like 26: their intervals are wider than those between as many equal ones.
+    few = [
+        measure(rows[i : i + 40], GAUSSIAN, torch.exp(-square[i : i + 40] / 4)).coverage
+        for i in range(0, 4000, 40)
+    ]
+    assert statistics.mean(few) == pytest.approx(0.9, abs=0.02)  # type: ignore[type-var]
     assert weighted.sliced_wasserstein < 0.3 * plain.sliced_wasserstein
 
 

@@ -120,7 +120,12 @@ def test_what_has_no_verdict_and_what_fails(
     )
     shown = capsys.readouterr()
     assert verdict in shown.err
-    assert len(json.loads(shown.out)) == (name == "Undecided")
+    (record,) = json.loads(shown.out)
+    kinds = {"Undecided": "approximate sample", "Demanding": "refused"}
+    assert record["kind"] == kinds.get(name, "failed")
+    assert record["passed"] is (status == 0)
+    reason = verdict.partition(": ")[2]
+    assert reason in " ".join((record.get("reason") or "").split())
 
 
 @pytest.mark.parametrize(
@@ -229,8 +234,13 @@ def test_out_writes_page_picture_and_records(
         ("one & only", "P1"),
         ("one & only", "P2"),
         ("point", "P1"),
+        ("picky", "P1"),
+        ("broken", "P2"),
     ]
-    assert [record["passed"] for record in records] == [True, False, True]
+    assert [record["passed"] for record in records] == [True, False, True, True, False]
+    assert [record["kind"] for record in records[3:]] == ["refused", "failed"]
+    assert all(record["mean_error"] is None and record["reason"] for record in records[3:])
+    assert all(list(record) == list(records[0]) for record in records)
     page = (folder / "verify.html").read_text()
     assert base64.b64encode(image).decode() in page
     assert "http" not in page
@@ -248,7 +258,7 @@ def test_it_ends_with_1_where_a_cell_falls(
 ) -> None:
     known(RESULTS[:count])
     assert command("--json") == status
-    assert len(json.loads(capsys.readouterr().out)) == min(count, 3)
+    assert len(json.loads(capsys.readouterr().out)) == count
 
 
 @pytest.mark.parametrize(("index", "status"), [(2, 0), (3, 0), (4, 1)])

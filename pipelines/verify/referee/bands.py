@@ -1,7 +1,7 @@
 """Where a figure has to lie, from draws of the law that the solver's own equations give.
 
-A law is drawn from as often as needed: REPLICATES sets of as many draws as the solver gave say what each
-metric is for that law, bias and all, and how far chance moves it. Whether draws follow a Gaussian law is
+Several sets of draws of a law, each of as many as the solver gave, say what each metric is for that law, bias
+and all, and how far chance moves it. Whether draws follow a Gaussian law is
 asked of all their components at once, in sigmas of three statistics of L^-1 (u - mean), K rows of n:
 
     mean          K |mean|^2 is chi-square of n
@@ -11,7 +11,7 @@ asked of all their components at once, in sigmas of three statistics of L^-1 (u 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import torch
@@ -24,8 +24,6 @@ __all__ = ["SIGMAS", "Band", "bands_of", "near", "normality"]
 
 #: Standard deviations that chance may move a figure by.
 SIGMAS = 5.0
-#: Sets of draws that say what chance does; seeds of theirs are far from those of any run.
-REPLICATES, FIRST_SEED = 16, 10**9
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,9 @@ class Band:
         return value is not None and self.low <= value <= self.high
 
 
-def bands_of(
-    draw: Callable[[int, int], Tensor], count: int, truth: Truth, replicates: int = REPLICATES
-) -> dict[str, Band]:
-    """Return a band for every metric from `replicates` sets of `count` draws, draw(count, seed)."""
-    found = [measure(draw(count, FIRST_SEED + i), truth) for i in range(replicates)]
+def bands_of(sets: Iterable[Tensor], truth: Truth) -> dict[str, Band]:
+    """Return a band for every metric from sets of draws (count, n)."""
+    found = [measure(rows, truth) for rows in sets]
     bands = {}
     for field in fields(Metrics):
         values = [getattr(metrics, field.name) for metrics in found]
@@ -52,7 +48,7 @@ def bands_of(
             continue
         numbers = torch.tensor(values, dtype=torch.float64)
         # The mean of the sets is off by chance, too, and their spread is that of a few.
-        wide = SIGMAS * float(numbers.std()) * (1 + 1 / replicates) ** 0.5 * (1 + 2 / replicates)
+        wide = SIGMAS * float(numbers.std()) * (1 + 1 / len(found)) ** 0.5 * (1 + 2 / len(found))
         middle = float(numbers.mean())
         bands[field.name] = Band(middle - wide - 1e-12, middle + wide + 1e-12)
     return bands

@@ -118,11 +118,7 @@ def entries(problem: Problem, *, fast: bool = False) -> list[Entry]:
 
 def lawful(entry: Entry, problem: Problem) -> Entry:
     """Return the entry with the law of its solver on a problem, if one is known."""
-    model = model_of(problem)
-    if isinstance(model, PhaseModel) and isinstance(entry.solver, DiffPIR):
-        # Where the prox is Newton's, which minimum it ends in is not for another code to say.
-        return entry
-    return replace(entry, chain=chain_of(entry.solver), model=model)
+    return replace(entry, chain=chain_of(entry.solver), model=model_of(problem))
 
 
 def model_of(problem: Problem) -> Model | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from operators.extras import require
 from pipelines.verify.referee.cells import Cell, Refused
 from pipelines.verify.referee.problem import problem
-from pipelines.verify.referee.table import FIGURES, report, verdict
+from pipelines.verify.referee.table import FIGURES, records, report, verdict
 
 __all__ = ["picture", "write_page"]
 
@@ -36,10 +36,9 @@ def write_page(results: Sequence[Cell | Refused], folder: Path) -> list[Path]:
     """Write verify.html, verify.png and verify.json into `folder`; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     image = picture(results)
-    records = [result.facts() for result in results if isinstance(result, Cell)]
     written = {
         "verify.png": image,
-        "verify.json": json.dumps(records, indent=2).encode(),
+        "verify.json": json.dumps(records(results), indent=2).encode(),
         "verify.html": _page(results, image).encode(),
     }
     for name, content in written.items():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pipelines.verify.referee.cells import Cell, Refused
 from pipelines.verify.referee.problem import problem
 
-__all__ = ["FIGURES", "reason_of", "report", "rows", "verdict"]
+__all__ = ["FIGURES", "reason_of", "records", "report", "rows", "verdict"]
 
 #: Metrics and their heads, in the order of the table.
 FIGURES = {
@@ -51,6 +52,13 @@ def rows(results: Sequence[Cell | Refused]) -> Iterator[str]:
 def reason_of(refused: Refused) -> str:
     """Return why it did not run, in one line."""
     return " ".join((refused.reason.partition("\n- ")[2] or refused.reason).split())
+
+
+def records(results: Sequence[Cell | Refused]) -> list[dict[str, Any]]:
+    """Return a record per cell of the table; all have the same keys, None where there is nothing to say."""
+    found = [result.facts() for result in results]
+    keys = dict.fromkeys(key for facts in found for key in facts)
+    return [dict.fromkeys(keys) | facts for facts in found]
 
 
 def verdict(cell: Cell | Refused) -> str:

@@ -48,7 +48,8 @@ class Chain:
     """z' = step(model, z, row, w) row by row from z_0 = start(model, sigma_0, w), None: sigma_0 w.
 
     A row begins with its level sigma. `affine` says that the step is affine in z and w where the prior is
-    Gaussian; `purposes` are the names of the solver's random numbers, at the start and in a step.
+    Gaussian, `proximal` that it calls the model's `closest`; `purposes` are the names of the solver's random
+    numbers, at the start and in a step.
     """
 
     rows: Callable[[Model], Sequence[Row]]
@@ -56,6 +57,7 @@ class Chain:
     purposes: tuple[str, str]
     affine: bool = True
     start: Start | None = None
+    proximal: bool = False
 
     def begun(self, model: Model, sigma: float, white: Tensor) -> Tensor:
         """Return z_0."""
@@ -123,7 +125,7 @@ def pigdm(solver: PiGDM) -> Chain:
         pull = turned(model, z, sigma, force, solver.jacobian)
         return ancestral(x, z, sigma, after, white) + weight * pull
 
-    return Chain(levels_of(solver), step, ("descent: start", "pigdm: step"))
+    return Chain(levels_of(solver), step, ("descent: start", "pigdm: step"), proximal=True)
 
 
 def diffpir(solver: DiffPIR) -> Chain:
@@ -135,7 +137,7 @@ def diffpir(solver: DiffPIR) -> Chain:
         noise = math.sqrt(1 - solver.zeta) * (z - x) / sigma + math.sqrt(solver.zeta) * white
         return x + after * noise
 
-    return Chain(levels_of(solver), step, ("descent: start", "diffpir: step"))
+    return Chain(levels_of(solver), step, ("descent: start", "diffpir: step"), proximal=True)
 
 
 def dds(solver: DDS) -> Chain:

@@ -7,6 +7,7 @@ Everything acts on rows of real components (K, n), double precision, and on the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,10 +28,14 @@ def real_matrix(operator: LinearOperator) -> Tensor:
 
 
 class Model(ABC):
-    """Prior and measurement as functions of rows; `spread` is the prior's sd per component."""
+    """Prior and measurement as functions of rows; `spread` is the prior's sd per component.
+
+    Where -log p(y | x) is not `convex`, `closest` has several answers, and another code may end in another.
+    """
 
     size: int
     spread: float
+    convex: ClassVar[bool] = True
 
     @abstractmethod
     def denoise(self, z: Tensor, sigma: float) -> Tensor:

@@ -1,12 +1,14 @@
 """A model of intensities |M u|^2 with noise and a Gaussian prior: nonlinear, and all of it by hand.
 
 residual   (y - |M u|^2) / sigma,      force   2 M^T (M u * residual) / sigma
+closest    by Gauss and Newton, J = 2 diag(M u) M / sigma:  (J^T J + 1 / r^2) p = force + (c - u) / r^2
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,11 +25,15 @@ from workbench.random import Keys
 
 __all__ = ["PhaseModel"]
 
+#: Enough where it goes slowly, as it does where the data do not fit; a step that moves nothing is the last.
+STEPS, HALVINGS, NOTHING = 60, 12, 1e-9
+
 
 @dataclass(frozen=True, eq=False)
 class PhaseModel(DenseModel):
     """Its `matrix` is M, `measured` the intensities, `noise` their standard deviation."""
 
+    convex: ClassVar[bool] = False
     noise: float = 1.0
 
     @classmethod
@@ -56,6 +62,34 @@ class PhaseModel(DenseModel):
     def force(self, x: Tensor) -> Tensor:
         """Return 2 M^T (M x * residual) / sigma."""
         return 2 * (x @ self.matrix.T * self.residual(x)) @ self.matrix / self.noise
+
+    def closest(self, c: Tensor, r: float) -> Tensor:
+        """Return the minimum downhill from c, by steps that are halved until they lead down."""
+        x, going = c.clone(), torch.arange(len(c))
+        for _ in range(STEPS):
+            x[going], length = self._stepped(x[going], c[going], r)
+            going = going[length > NOTHING * r]
+            if len(going) == 0:
+                break
+        return x
+
+    def _stepped(self, x: Tensor, c: Tensor, r: float) -> tuple[Tensor, Tensor]:
+        """Return the next points, and how far each is from the last."""
+        slope = 2 * (x @ self.matrix.T)[:, :, None] * self.matrix / self.noise
+        gradient = (x - c) / r**2 - self.force(x)
+        p = torch.linalg.solve(slope.mT @ slope + torch.eye(self.size, dtype=x.dtype) / r**2, -gradient)
+        level, descent = self._height(x, c, r), (gradient * p).sum(1)
+        share = torch.ones(len(x), dtype=x.dtype)
+        for _ in range(HALVINGS):
+            steep = self._height(x + share[:, None] * p, c, r) > level + 1e-4 * share * descent
+            if not bool(steep.any()):
+                break
+            share = torch.where(steep, share / 2, share)
+        move = torch.where(steep, 0.0, share)[:, None] * p
+        return x + move, move.norm(dim=1)
+
+    def _height(self, x: Tensor, c: Tensor, r: float) -> Tensor:
+        return (self.residual(x) ** 2).sum(1) / 2 + ((x - c) ** 2).sum(1) / (2 * r**2)
 
     @cached_property
     def norm(self) -> float:
