@@ -88,7 +88,8 @@ class Capabilities:
             remedy = "Use an engine with a matched pair."
             yield f"`operator` must have an exact adjoint, got {operator!r}. {remedy}"
         if self.svd and not (isinstance(operator, LinearOperator) and operator.has_svd):
-            yield f"`operator` must know its singular values, got {operator!r}."
+            remedy = "Use a solver that needs products with A and A^H only."
+            yield f"`operator` must know its singular values, got {operator!r}. {remedy}"
         if self.noise is not None and likelihood.noise.name not in self.noise:
             yield f"`noise` must be {_either(self.noise)}, got {likelihood.noise.name}."
 

@@ -51,8 +51,12 @@ def referee(
     if solvers:
         # A console script's own folder comes first on the path, the folder it is called from not at all.
         sys.path.append(str(Path.cwd()))
-    names = chosen(problems or (), fast=fast)
-    results = run(names, fast=fast, solvers=solvers or (), jobs=jobs, told=told)
+    # Whatever is named twice is run once.
+    names = chosen(tuple(dict.fromkeys(problems or ())), fast=fast)
+    mine = tuple(dict.fromkeys(solvers or ()))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before anything is computed
+    results = run(names, fast=fast, solvers=mine, jobs=jobs, told=told)
     if as_json:
         typer.echo(json.dumps(records(results), indent=2))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from workbench.kinds import Kind
@@ -11,9 +12,22 @@ from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.random import Keys
 from workbench.solvers.base import Info
+from workbench.solvers.diffpir import DiffPIR
 from workbench.solvers.exact_gaussian import ExactGaussian, ExactGaussianState
 
-__all__ = ["Broken", "Demanding", "Diverging", "Parametrised", "Right", "Undecided", "Wide", "instance"]
+__all__ = [
+    "Broken",
+    "Demanding",
+    "Diverging",
+    "Hasty",
+    "Parametrised",
+    "Right",
+    "Same",
+    "Shapeless",
+    "Undecided",
+    "Wide",
+    "instance",
+]
 
 NOT_A_SOLVER = 3
 
@@ -42,6 +56,30 @@ class Broken(ExactGaussian):
         self, posterior: Posterior, state: ExactGaussianState, row: PlanRow, keys: Keys
     ) -> tuple[ExactGaussianState, Info]:
         raise TypeError("unsupported operand")
+
+
+class Shapeless(ExactGaussian):
+    """Multiplies what does not fit."""
+
+    def step(
+        self, posterior: Posterior, state: ExactGaussianState, row: PlanRow, keys: Keys
+    ) -> tuple[ExactGaussianState, Info]:
+        torch.ones(2, 3) @ torch.ones(2, 3)
+        return super().step(posterior, state, row, keys)
+
+
+class Same(DiffPIR):
+    """DiffPIR under another name."""
+
+
+class Hasty(DiffPIR):
+    """DiffPIR that forgets a tenth of the noise that it puts back."""
+
+    def moved(self, posterior: Posterior, z: Tensor, row: PlanRow, keys: Keys) -> tuple[Tensor, Info]:
+        after, info = super().moved(posterior, z, row, keys)
+        x = info.estimate
+        assert isinstance(x, Tensor)
+        return x + 0.9 * (after - x), info
 
 
 class Diverging(ExactGaussian):

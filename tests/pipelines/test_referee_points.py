@@ -65,7 +65,7 @@ def test_total_variation_is_certified_by_its_dual(name: str) -> None:
 
 def test_so_is_the_answer_that_the_referee_holds_it_against() -> None:
     posterior, slopes = flat("mask8"), gradient(problem("mask8").posterior)
-    row = sparse(model("mask8"), *slopes, TV_WEIGHT, is_complex=posterior.space.is_complex)
+    row = sparse(model("mask8"), *slopes, TV_WEIGHT, is_complex=posterior.space.is_complex, coupling=4.0)
     assert -1e-8 <= duality_gap(posterior, from_reals(row[None], posterior.space), TV_WEIGHT) <= 1e-4
 
 

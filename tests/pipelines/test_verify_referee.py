@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -109,6 +110,7 @@ def test_a_wrong_one_beside_it_ends_with_1(capsys: pytest.CaptureFixture[str]) -
         ("Undecided", 0, "-"),
         ("Demanding", 0, "refused: `posterior` must be another one. Such as mine."),
         ("Broken", 1, "FAIL: TypeError: unsupported operand"),
+        ("Shapeless", 1, "FAIL: RuntimeError: mat1 and mat2"),
         ("Diverging", 1, "FAIL: DivergedError: Diverging met a NaN"),
     ],
 )
@@ -154,6 +156,46 @@ def test_mistakes_are_said_before_anything_is_computed(
     shown = capsys.readouterr()
     assert message in shown.err
     assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "def f(:\n",
+            "`solver` must name a module that can be imported, got 'referee_odd': SyntaxError: inv",
+        ),
+        ("1 / 0\n", "got 'referee_odd': ZeroDivisionError: division by zero"),
+        (
+            "class Mine:\n    def __init__(self): raise ValueError('no')\n",
+            "`solver` must be made without an error, got referee_odd:Mine: ValueError: no",
+        ),
+        (
+            "from workbench.solvers.base import Solver\n"
+            "class Mine(Solver):\n    plan = init = step = answer = cost = lambda self, *arguments: None\n",
+            "`solver` must declare its `kind`, got referee_odd:Mine. A class variable",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_module_of_ones_own_is_said(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "referee_odd.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "referee_odd", raising=False)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        loaded("referee_odd:Mine")
+    sys.modules.pop("referee_odd", None)
+
+
+def test_a_subclass_of_ours_is_held_against_the_law_of_what_it_extends(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    both = ("--solver", f"{MINE}:Same", "--solver", f"{MINE}:Hasty")
+    assert command("--problem", "P2", "--fast", *both, "--jobs", "1", "--json") == 1
+    same, hasty = json.loads(capsys.readouterr().out)
+    assert (same["law"], same["passed"]) == ("matrix recursion", True)
+    assert (hasty["law"], hasty["passed"]) == ("matrix recursion", False)
 
 
 def test_a_module_that_lacks_another_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +286,7 @@ def test_out_writes_page_picture_and_records(
     page = (folder / "verify.html").read_text()
     assert base64.b64encode(image).decode() in page
     assert "http" not in page
-    assert "3 cells, 2 of them with a law to hold them against; 1 fell." in page
+    assert "3 cells, 2 of them with a law to hold them against; 1 fell. 1 more failed on the way." in page
     assert "one &amp; only" in page and "one & only" not in page
     assert "<td class='fell' title='0.2 to 0.3'>0.123</td>" in page
     assert "<td title='0.1 to 0.2'>0.123</td>" in page
@@ -291,6 +333,31 @@ def test_the_report_says_what_intervals_hold() -> None:
         f"one & only: {text} over 3 problems.",
         "point: point estimate; no spread, so no intervals.",
     ]
+    alone = "one & only: approximate sample; its 90 % intervals hold 77% of the posterior."
+    assert list(report(RESULTS[:1])) == [alone]
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("a task was begun")
+
+    monkeypatch.setattr(runs, "run", never)
+    (tmp_path / "file").touch()
+    assert command("--problem", "P1", "--out", str(tmp_path / "file" / "report")) == 3
+
+
+def test_what_is_named_twice_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def run(names: Any, **options: Any) -> list[Result]:
+        asked.extend([names, options["solvers"]])
+        return []
+
+    monkeypatch.setattr(runs, "run", run)
+    assert command("--problem", "P1", "--problem", "P1", "--solver", "a:B", "--solver", "a:B") == 0
+    assert asked == [("P1",), ("a:B",)]
 
 
 def test_a_page_without_a_cell_can_be_written(tmp_path: Path) -> None:

@@ -176,6 +176,8 @@ class Run:
 
     def _diverged(self, step: int, which: str, reason: str) -> DivergedError:
         where = "before its first step" if step == 0 else f"at step {step} of {len(self.settings.plan)}"
+        if step > 0 and (place := self.solver.whereabouts(self.settings.plan.row(step - 1))):
+            where = f"{where}, {place},"
         return diverged(self.solver, where, which, reason)
 
     def _checked(self, x: Tensor) -> Tensor:

@@ -287,23 +287,23 @@ class Likelihood:
 
         x = c + r v with v white beforehand: what is measured tells of v alone, to its own precision.
         """
-        b = self.whitened[0]
-        limit = 5000 if max_iterations is None else max_iterations
-        square, operator = unscaled(b)
+        square, operator = unscaled(b := self.whitened[0])
+        most = 5000 if max_iterations is None else max_iterations
         point = c if white is None else c + self._per_sample(r) * white
         if operator.has_closed_form:
-            # The multiple is taken out: operators may know solves that multiples of them do not.
-            side = b.apply_adjoint(z - b.apply(point)) / square
-            return point + operator.normal_solve(side, 1 / (r * r * square), max_iterations=limit)
+            # Double: rounding of r^2 B^H e stays where nothing is measured. Multiples may know no solve.
+            wide, z = (double(point), double(z)) if torch.float64 in b.dtypes else (point, z)
+            side = b.apply_adjoint(z - b.apply(wide)) / square
+            return (wide + operator.normal_solve(side, 1 / (r * r * square), max_iterations=most)).to(c.dtype)
         goal = accuracy_asked(tolerance, c)
         with torch.no_grad():
-            x = white_prox(b, point, z, r, goal, limit)
+            x = white_prox(b, point, z, r, goal, most)
         if not torch.is_grad_enabled() or not any(isinstance(t, Tensor) and t.requires_grad for t in (c, r)):
             return x
         # What is left of the equation is next to nothing; its derivative is that of the answer.
         pull = self._per_sample(1 / (r * r))
         rest = b.apply_adjoint(z - b.apply(x)) - pull * (x - point)
-        return x + operator.normal_solve(rest / square, 1 / (r * r * square), max_iterations=limit)
+        return x + operator.normal_solve(rest / square, 1 / (r * r * square), max_iterations=most)
 
     def _per_sample(self, value: Value) -> Value:
         """Return what varies over the batch axes shaped to multiply an x."""

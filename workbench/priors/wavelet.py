@@ -174,11 +174,14 @@ class WaveletDenoiser(Denoiser):
         return bands[0]
 
     def _split(self, x: Tensor, axis: int, dilation: int) -> tuple[Tensor, Tensor]:
-        """Return low[n] = sum_l h[l] x[n + dilation l] and high[n], with (-1)^l h[L - 1 - l]."""
+        """Return low[n] = sum_l h[l] x[n + dilation (l - c)] and high[n], with (-1)^l h[L - 1 - l].
+
+        c = L / 2 - 1 is the middle: a coefficient says what is where it is, as in PyWavelets.
+        """
         low, high = torch.zeros_like(x), torch.zeros_like(x)
         count = len(self.filter)
         for i, weight in enumerate(self.filter):
-            moved = x.roll(-i * dilation, axis)
+            moved = x.roll((count // 2 - 1 - i) * dilation, axis)
             low = low + weight * moved
             high = high + (-1) ** i * self.filter[count - 1 - i] * moved
         if self.invariant:
@@ -204,7 +207,7 @@ class WaveletDenoiser(Denoiser):
             mixed = weight * parts[0]
             if high is not None:
                 mixed = mixed + (-1) ** i * self.filter[count - 1 - i] * parts[1]
-            total = total + share * mixed.roll(i * dilation, axis)
+            total = total + share * mixed.roll((i + 1 - count // 2) * dilation, axis)
         return total
 
     def _soft(self, band: Tensor, sigma: Tensor, shape: torch.Size) -> Tensor:

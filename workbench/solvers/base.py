@@ -98,6 +98,11 @@ class Solver(ABC, Generic[S]):
     def answer(self, posterior: Posterior, state: S) -> Tensor:
         """Return u (batch, *space.shape) at the end."""
 
+    def whereabouts(self, row: PlanRow) -> str:
+        """Return where a step is in terms of the solver, such as its noise level, for errors."""
+        del row
+        return ""
+
     def log_weights(self, state: S) -> Tensor | None:
         """Return the log-weights of interacting particles, None where they weigh the same."""
         del state

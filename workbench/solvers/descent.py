@@ -105,10 +105,12 @@ class Descent(Solver[DescentState]):
         norms = torch.linalg.vector_norm(z.flatten(1), dim=1)
         size = float(norms.max()) / math.sqrt(z[0].numel())
         if size > ESCAPED * (level + spread):
-            raise FloatingPointError(
-                f"diverged: z grew to {size:.1e} at sigma = {level:.3g}, the prior's spread is {spread:.1e}"
-            )
+            raise FloatingPointError(f"diverged: z grew to {size:.1e}, the prior's spread is {spread:.1e}")
         return DescentState(z), info
+
+    def whereabouts(self, row: PlanRow) -> str:
+        """Return the noise level."""
+        return f"sigma = {row.number('sigma'):.3g}"
 
     def answer(self, posterior: Posterior, state: DescentState) -> Tensor:
         """Return z at sigma = 0."""
@@ -124,8 +126,11 @@ def default_levels(posterior: Posterior) -> Levels:
     if posterior.likelihood is not None and posterior.likelihood.is_linear_gaussian:
         norm = measured_norm(posterior)
         least = min(least, RESOLVED / norm) if norm > 0 else least
-    least = max(least, low, 1e-6 * spread)
-    return Karras(min(FIRST * spread, high), least)
+    first, least = min(FIRST * spread, high), max(least, low, 1e-6 * spread)
+    if first <= least:
+        wanted = f"be chosen for a prior that knows {low:g} to {high:g} and has data_sd = {spread:g}"
+        raise value_error("levels", wanted, "None", "Check the units of its noise range and of its data_sd.")
+    return Karras(first, least)
 
 
 def denoiser(posterior: Posterior) -> Denoiser:
@@ -140,10 +145,11 @@ def data_sd(posterior: Posterior, argument: str) -> float:
         remedies = {
             "levels": "Such as levels=Karras(100.0, 0.01), in units of the prior.",
             "jacobian": "Use jacobian='exact'.",
-            "scale": "Use form='bayes', which needs no spread.",
+            "form": "Use form='bayes', which needs no spread.",
         }
-        wanted = f"be chosen for a {type(posterior.prior).__name__} without a data_sd"
-        raise value_error(argument, wanted, "None", remedies.get(argument, ""))
+        kind, got = type(posterior.prior).__name__, {"form": "'norm'", "jacobian": "'detached'"}
+        wanted = f"be {'chosen' if argument == 'levels' else 'another'} for a {kind} without a data_sd"
+        raise value_error(argument, wanted, got.get(argument, "None"), remedies.get(argument, ""))
     return spread
 
 

@@ -12,8 +12,10 @@ the signal to noise high or the prior far wider in some directions than in the m
 
 What it is off by: both take p(y | z) for N(y; A D, noise) and neglect the spread of x given z, so that data
 are over-trusted at high noise. The norm form besides pulls equally hard however well the data fit, and
-ignores how noisy they are: near the end it jitters by zeta along the measured directions. `workbench verify`
-holds it against closed forms and prints how far its mean, spread and coverage are off.
+ignores how noisy they are: near the end it jitters by zeta along the measured directions. Where 1 / |B|^2
+limits the Bayes form, what is measured far worse than the best direction stays near the prior: with singular
+values from 1 to 0.05, draws of 1000 steps miss the data by 3 of their standard deviations at sd |B| = 80, by
+14 at 800. `workbench verify` holds it against closed forms and prints how far it is off.
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ class DPS(Descent):
             most = 1 / norm**2 if norm > 0 else math.inf
             pulls = tuple(min(self.factor * (sigma**2 - after**2), most) for sigma, after in pairs(plan))
             return SolverPlan({**plan.columns, "pull": pulls})
-        zeta = self.factor * data_sd(posterior, "scale") / norm if norm > 0 else 0.0
+        zeta = self.factor * data_sd(posterior, "form") / norm if norm > 0 else 0.0
         return SolverPlan({**plan.columns, "pull": (zeta,) * len(plan)})
 
     def moved(self, posterior: Posterior, z: Tensor, row: PlanRow, keys: Keys) -> tuple[Tensor, Info]:

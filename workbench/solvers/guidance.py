@@ -85,7 +85,7 @@ def curvature_norm(posterior: Posterior) -> float:
 
 
 def _curvature_norm(posterior: Posterior, operator: Operator) -> float:
-    spread = data_sd(posterior, "scale")
+    spread = data_sd(posterior, "form")
     like = posterior.like()
     white = Keys(0, (0, 1)).normals(posterior.space.shape, "guidance: point like the prior's", like=like)
     far = min(100 * spread, denoiser(posterior).noise_range[1])

@@ -30,7 +30,7 @@ from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.priors.by_field import require_images
 from workbench.priors.flat import Flat
-from workbench.priors.wavelet import WaveletDenoiser
+from workbench.priors.wavelet import WaveletDenoiser, orthogonal_filter
 from workbench.random import Keys
 from workbench.solvers.base import Cost, Info, Solver
 
@@ -74,6 +74,7 @@ class WaveletSparsity(Solver[WaveletSparsityState]):
         check_number(self.weight, "weight", non_negative=True)
         if not isinstance(self.wavelet, str):
             raise type_error("wavelet", "be the name of a wavelet", repr(self.wavelet))
+        orthogonal_filter(self.wavelet)  # says what is wrong with the name
         if self.levels is not None:
             check_count(self.levels, "levels")
         check_count(self.iterations, "iterations")
@@ -81,7 +82,7 @@ class WaveletSparsity(Solver[WaveletSparsityState]):
 
     def plan(self, posterior: Posterior) -> SolverPlan:
         """Return one row per iteration."""
-        self._wavelets(posterior)  # says what is wrong with the name or the space
+        self._wavelets(posterior)  # says what is wrong with the space
         return SolverPlan.steps(self.iterations)
 
     def init(self, posterior: Posterior, keys: Keys, like: Tensor) -> WaveletSparsityState:

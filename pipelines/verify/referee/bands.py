@@ -1,11 +1,11 @@
 """Where a figure has to lie, from draws of the law that the solver's own equations give.
 
 Several sets of draws of a law, each of as many as the solver gave, say what each metric is for that law, bias
-and all, and how far chance moves it. Whether draws follow a Gaussian law is
-asked of all their components at once, in sigmas of three statistics of L^-1 (u - mean), K rows of n:
+and all, and how far chance moves it. Whether draws follow a Gaussian law is asked of all their components at
+once, in sigmas of three statistics of K rows of n that should be white:
 
     mean          K |mean|^2 is chi-square of n
-    variance      the sum of squares is chi-square of K n
+    variance      the sum of squares of the first j components is chi-square of K j, the farthest off of all j
     correlation   half of K sum over i != j of (T^T T / K)_ij^2 is chi-square of n (n - 1) / 2, nearly
 """
 
@@ -68,7 +68,9 @@ def normality(rows: Tensor) -> dict[str, float]:
     """Return three statistics of rows that should be independent standard normals, in their own sigmas."""
     count, n = rows.shape
     mean = (count * rows.mean(0).square().sum() - n) / (2 * n) ** 0.5
-    variance = (rows.square().sum() - count * n) / (2 * count * n) ** 0.5
+    several = count * torch.arange(1, n + 1, dtype=rows.dtype)
+    variances = (rows.square().sum(0).cumsum(0) - several) / (2 * several).sqrt()
+    variance = variances[variances.abs().argmax()]
     gram = rows.T @ rows / count - torch.eye(n, dtype=rows.dtype)
     off = gram.square().sum() - gram.diagonal().square().sum()
     pairs = n * (n - 1) / 2

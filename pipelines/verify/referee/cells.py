@@ -149,10 +149,11 @@ def cell(entry: Entry, problem: Problem, draws: int, seed: int = SEED) -> Cell |
         samples = sample(posterior, solver, seed=seed, **options)
     except (CapabilityError, NoClosedFormError) as error:
         return Refused(entry.name, problem.name, str(error))
-    except (TypeError, ValueError, FloatingPointError) as error:
-        # After the plan it is no refusal any more: a run that diverged, or a mistake in the solver.
-        reason = f"{type(error).__name__}: {error}" if planned else str(error)
-        return Refused(entry.name, problem.name, reason, failed=planned)
+    except Exception as error:
+        # A plan may refuse; after it, it is a run that diverged, or a mistake in the solver, whatever kind.
+        if not planned and isinstance(error, (TypeError, ValueError)):
+            return Refused(entry.name, problem.name, str(error))
+        return Refused(entry.name, problem.name, f"{type(error).__name__}: {error}", failed=True)
     seconds = time.perf_counter() - began
     rows = problem.rows(samples.tensor())
     count = len(rows)

@@ -172,6 +172,9 @@ def loaded(path: str) -> Entry:
         got = repr(module) if own else f"{module!r}, which needs {error.name!r}"
         remedy = "Run from the folder that holds it, or install it."
         raise value_error("solver", "name a module that can be imported", got, remedy) from error
+    except Exception as error:
+        got = f"{module!r}: {type(error).__name__}: {error}"
+        raise value_error("solver", "name a module that can be imported", got) from error
     if not hasattr(found, name):
         raise value_error("solver", f"name a member of {module}", repr(name))
     member = getattr(found, name)
@@ -180,7 +183,15 @@ def loaded(path: str) -> Entry:
     except TypeError as error:
         remedy = "Give every field a default, or name an instance: module:instance."
         raise type_error("solver", "be made without arguments", f"{path}: {error}", remedy) from error
+    except Exception as error:
+        got = f"{path}: {type(error).__name__}: {error}"
+        raise value_error("solver", "be made without an error", got) from error
     if not isinstance(solver, Solver):
         remedy = "It has to subclass workbench.solvers.base.Solver."
         raise type_error("solver", "be a Solver", type(solver).__name__, remedy)
+    for name in ("kind", "capabilities"):
+        if not hasattr(solver, name):
+            raise value_error(
+                "solver", f"declare its `{name}`", path, "A class variable: see CONTRIBUTING.md."
+            )
     return Entry(path, solver)

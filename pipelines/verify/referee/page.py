@@ -19,7 +19,7 @@ __all__ = ["picture", "write_page"]
 
 #: Panels of the picture: metric, title, the value that exact draws have, the difference that is full colour.
 PANELS = (
-    ("mean_error", "error of the mean, posterior sd", 0.0, 0.5),
+    ("mean_error", "mean error, sd", 0.0, 0.5),
     ("variance_ratio", "variance ratio", 1.0, 1.0),
     ("coverage", "90 % intervals hold", 0.9, 0.5),
 )
@@ -94,11 +94,13 @@ def _page(results: Sequence[Cell | Refused], image: bytes) -> str:
     done = [result for result in results if isinstance(result, Cell)]
     judged = [cell for cell in done if cell.law != "none"]
     fallen = sum(not cell.passed for cell in judged)
+    failed = sum(isinstance(result, Refused) and result.failed for result in results)
+    told = f"{fallen} fell." + (f" {failed} more failed on the way." if failed else "")
     encoded = base64.b64encode(image).decode()
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>workbench verify</title>",
         f"<style>{STYLE}</style><h1>Samplers against posteriors that are known</h1>",
-        f"<p>{len(done)} cells, {len(judged)} of them with a law to hold them against; {fallen} fell.</p>",
+        f"<p>{len(done)} cells, {len(judged)} of them with a law to hold them against; {told}</p>",
         f"<img alt='all cells' src='data:image/png;base64,{encoded}'>",
         "<h2>What kind of answer each gives</h2><ul>",
         *(f"<li>{html.escape(line)}</li>" for line in report(results)),

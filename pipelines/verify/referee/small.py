@@ -80,7 +80,7 @@ def small_problem(name: str) -> Problem:
     posterior = vector_posterior(name) if name in ("P1", "P2") else posterior_of(name.removesuffix("8"))
     answer = conditioned(posterior)
     truth = GaussianTruth(answer.mean, answer.covariance)
-    draws, fast = (4000, 1000) if name in ("P1", "P2") else (500, 100)
+    draws, fast = (4000, 1000) if name in ("P1", "P2") else (200, 100)
     return Problem(name, posterior, truth, draws, fast, True, NOTES[name])
 
 

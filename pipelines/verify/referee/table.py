@@ -30,7 +30,7 @@ def rows(results: Sequence[Cell | Refused]) -> Iterator[str]:
         if number:
             yield ""
         draws = max((cell.draws for cell in done), default=0)
-        yield f"{name}: {problem(name).note}; {draws} draws"
+        yield f"{name}: {problem(name).note}" + (f"; {draws} draws" if draws else "")
         yield ""
         yield f"| {' | '.join(HEADS)} |"
         yield "|---" * len(HEADS) + "|"
@@ -81,6 +81,9 @@ def report(results: Sequence[Cell | Refused]) -> Iterator[str]:
             yield f"{name}: {mine[0].kind}; no spread, so no intervals."
             continue
         worst = min(held, key=lambda share: -abs(share - 0.9))
+        if len(held) == 1:
+            yield f"{name}: {mine[0].kind}; its 90 % intervals hold {worst:.0%} of the posterior."
+            continue
         yield (
             f"{name}: {mine[0].kind}; its 90 % intervals hold {min(held):.0%} to {max(held):.0%} of the "
             f"posterior ({worst:.0%} at worst) over {len(held)} problems."

@@ -12,6 +12,8 @@ from operators.errors import ConvergenceWarning, NonFiniteError
 from operators.fourier import Fourier
 from operators.grid import Grid
 from operators.identity import Identity
+from operators.mri.cartesian import CartesianGeometry, SampledCartesianGeometry
+from operators.mri.patterns import variable_density
 from operators.space import Space
 from operators.stack import BlockDiagonal
 from tests.contracts import close
@@ -237,6 +239,21 @@ def test_draws_of_the_prox_are_exact_in_single_precision_at_a_high_signal_to_noi
     assert float(variance.min()) > 1 - 5 * (2 / count) ** 0.5
     off = value.prox(c[:1], r).double().flatten() - mean
     assert float((off @ hessian @ off / 256).sqrt()) < 2e-4
+
+
+@pytest.mark.parametrize("r", [0.01, 1.0, 10.0])
+def test_closed_forms_keep_what_nothing_was_measured_of_in_single_precision(r: float) -> None:
+    """Of half of k-space: r^2 |B| times the rounding of the residual was 8e4 for an image of 200."""
+    grid = Grid.plane((16, 16), 1.0)
+    lines = variable_density(16, 2.0, seed=3, acs=4)
+    geometry = SampledCartesianGeometry.lines(CartesianGeometry.around(grid), lines, zero_filled=False)
+    op = geometry.operator(grid)
+    data = op(random_element(op.domain, seed=2)).to(torch.complex64)
+    c = 50 * random_element(op.domain, 1).to(torch.complex64)
+    rough, fine = (Likelihood(op, Gaussian(1e-4), y) for y in (data, data.to(torch.complex128)))
+    off = rough.prox(c, r).to(torch.complex128) - fine.prox(c.to(torch.complex128), r)
+    # The rounding of the answer, and the accuracy that is promised where its standard deviation is r.
+    assert float(off.abs().max()) <= torch.finfo(torch.float32).eps * float(c.abs().max()) + 1e-4 * r
 
 
 def test_a_prox_that_is_not_reached_says_by_how_much() -> None:

@@ -1,4 +1,3 @@
-import itertools
 import math
 import sys
 
@@ -93,14 +92,9 @@ def test_all_shifts_are_scikit_images_cycle_spinning(
     arguments = {"wavelet": wavelet, "threshold": 0.6, "levels": levels}
     spun = cycle_spin(image, shrunk_by_pywt, max_shifts=2**levels - 1, func_kw=arguments)
     assert np.abs(got.numpy() - spun).max() <= 1e-12
-    # One of the shifts is the transform that takes no others.
+    # Without the others it is PyWavelets' own.
     once = WaveletDenoiser(space, **options, invariant=False).denoise(z, 0.5).squeeze().numpy()
-    distances = []
-    for shift in itertools.product(range(2**levels), repeat=image.ndim):
-        axes = tuple(range(image.ndim))
-        moved = shrunk_by_pywt(np.roll(image, shift, axes), **arguments)
-        distances.append(np.abs(np.roll(moved, [-s for s in shift], axes) - once).max())
-    assert sorted(distances)[0] <= 1e-12 < sorted(distances)[1]
+    assert np.abs(once - shrunk_by_pywt(image, **arguments)).max() <= 1e-12
 
 
 @pytest.mark.parametrize("threshold", ["sure", "bayes", "universal", 2.0])

@@ -224,7 +224,7 @@ def test_few_steps_and_a_high_signal_to_noise_do_not_overshoot() -> None:
 
 
 def test_divergence_names_step_sigma_and_remedy() -> None:
-    with pytest.raises(DivergedError, match=r"at step \d+ of 60.*Take more steps.*at sigma = "):
+    with pytest.raises(DivergedError, match=r"at step \d+ of 60, sigma = .*Take more steps.*z grew"):
         sample(phase(0.01), DPS(60, scale=1e9), draws=2)
 
 
@@ -245,6 +245,10 @@ def test_levels_have_to_be_those_of_the_prior() -> None:
             sample(posterior, DPS(10, levels), draws=1)
     first, last = (DPS(10).plan(posterior).row(i).number("sigma") for i in (0, 9))
     assert (first, last) == pytest.approx((10.0, 0.1))
+    # What no default fits is the prior's doing, not that of levels which nobody gave.
+    Narrow.data_sd = 1e-3  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="`levels` must be chosen.* 0.1 to 10 and has data_sd = 0.001"):
+        sample(posterior, DPS(10), draws=1)
     for levels, words in (
         (LogUniform(10.0, 0.1, from_noise=True), "begin at a finite level"),
         (LogUniform(10.0, 0.1, to_zero=False), "end at the image"),
@@ -268,6 +272,19 @@ def test_mistakes_are_named(arguments: dict[str, object], message: str) -> None:
         DPS(**arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("solver", [DPS(10), DPS(10, form="bayes", jacobian="detached")])
+def test_a_network_that_gives_no_numbers_is_placed_by_step_and_level(solver: DPS) -> None:
+    plain = one_number(1.0, 0.5, 1.0, 0.1)
+
+    class Spoilt(PoisonedDenoiser):
+        data_sd = 1.0
+
+    posterior = Posterior(Spoilt(plain.prior, 3), plain.physical_likelihood)  # type: ignore[arg-type]
+    level = solver.plan(posterior).row(3).number("sigma")
+    with pytest.raises(DivergedError, match=f"at step 4 of 10, sigma = {level:.3g}, in draw 0"):
+        sample(posterior, solver, draws=1)
+
+
 def test_priors_without_scores_or_spread_are_refused() -> None:
     posterior = posterior_of("mask")
     with pytest.raises(TypeError, match="cannot work on this posterior"):
@@ -279,6 +296,12 @@ def test_priors_without_scores_or_spread_are_refused() -> None:
     )
     with pytest.raises(ValueError, match="`levels` must be chosen for a PoisonedDenoiser without a data_sd"):
         sample(unknown, DPS(10), draws=1)
+    for solver, words in (
+        (DPS(10, LEVELS, scale=0.3), "`form` must be another for a Poi.*, got 'norm'. Use form='bayes'"),
+        (DPS(10, LEVELS, "bayes", jacobian="detached"), "`jacobian` must be another.*, got 'detached'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            sample(unknown, solver, draws=1)
 
 
 def test_default_levels_follow_prior_and_measurement() -> None:

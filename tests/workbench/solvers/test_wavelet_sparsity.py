@@ -220,6 +220,10 @@ def test_mistakes(options: dict[str, Any], message: str) -> None:
 
 
 def test_wavelets_that_are_none_and_other_laws_are_refused() -> None:
+    with pytest.raises(ValueError, match="`wavelet` must be 'haar', 'db2' to 'db10' or one of"):
+        WaveletSparsity(1.0, "db99")
+    with pytest.raises(ValueError, match="`wavelet` must be orthogonal, got 'bior2.2'"):
+        WaveletSparsity(1.0, "bior2.2")
     with pytest.raises(TypeError, match="`wavelet` must be the name of a wavelet, got 4"):
         WaveletSparsity(1.0, 4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`wavelet` must be orthogonal, got 'bior2.2'"):

@@ -65,13 +65,16 @@ class Chain:
 
 
 def chain_of(solver: Solver[Any]) -> Chain | None:
-    """Return the chain that a solver should be, None where none is known."""
+    """Return the chain that a solver should be, None where none is known.
+
+    A subclass should be what it extends, or extend `Descent` or `Solver`.
+    """
     unknown = (
         (isinstance(solver, DDNM) and solver.travel > 0)
         or (isinstance(solver, PiGDM) and (solver.form == "paper" or solver.spread is not None))
         or (isinstance(solver, DiffPIR) and solver.iterations is not None)
     )
-    make = CHAINS.get(type(solver))
+    make = next((CHAINS[kind] for kind in type(solver).__mro__ if kind in CHAINS), None)
     return None if make is None or unknown else make(solver)
 
 

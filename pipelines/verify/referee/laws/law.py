@@ -42,9 +42,12 @@ class Law:
         return rows
 
     def whitened(self, rows: Tensor) -> Tensor:
-        """Return L^-1 (rows - mean): independent standard normals if rows follow the law."""
-        factor = torch.linalg.cholesky(self.covariance)
-        white: Tensor = torch.linalg.solve_triangular(factor, (rows - self.mean).T, upper=False).T
+        """Return rows along the principal axes: independent standard normals if they follow the law.
+
+        The axes of little spread come first, which are those that were measured.
+        """
+        values, vectors = torch.linalg.eigh(self.covariance)
+        white: Tensor = (rows - self.mean) @ vectors / values.sqrt()
         return white
 
 
