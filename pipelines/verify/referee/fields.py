@@ -61,7 +61,7 @@ def field_problem(name: str, size: int = SIZE) -> Problem:
         raise value_error("name", f"be one of {', '.join(f'{k}64' for k in NOTES)}", repr(name))
     posterior = field_posterior(kind, size)
     truth = field_truth(kind, posterior)
-    return Problem(name, posterior, truth, 32, 20, True, f"{size} x {size}, {NOTES[kind]}")
+    return Problem(name, posterior, truth, 20, 20, True, f"{size} x {size}, {NOTES[kind]}")
 
 
 def field_posterior(kind: str, size: int = SIZE) -> Posterior:

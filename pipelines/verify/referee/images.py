@@ -36,7 +36,7 @@ def images_problem() -> Problem:
     """Return "images16"."""
     posterior = images_posterior()
     note = "16 x 16, six kinds of image, part of the pixels above measured"
-    return Problem("images16", posterior, mixture_truth(posterior), 200, 100, False, note)
+    return Problem("images16", posterior, mixture_truth(posterior), 100, 100, False, note)
 
 
 def images_posterior() -> Posterior:

@@ -39,7 +39,7 @@ def phase_problem() -> Problem:
     """Return "phase2"."""
     posterior = phase_posterior()
     note = "2 unknowns, 3 intensities, two signs"
-    return Problem("phase2", posterior, phase_truth(posterior), 4000, 1000, True, note)
+    return Problem("phase2", posterior, phase_truth(posterior), 2000, 1000, True, note)
 
 
 def phase_posterior() -> Posterior:

@@ -39,9 +39,9 @@ from workbench.solvers.wavelet_sparsity import WaveletSparsity
 __all__ = ["Point", "points"]
 
 #: Weights of the penalties, where u has an sd of about 1 and the data are whitened.
-TV_WEIGHT, WAVELET_WEIGHT, WAVELET, LEVELS = 2.0, 1.0, "db2", 2
+TV_WEIGHT, WAVELET_WEIGHT, WAVELET, LEVELS = 2.0, 1.0, "db2", 3
 #: Least squares is stopped before rounding decides what ill-conditioned iterations find.
-ITERATIONS, SIRT_ITERATIONS = 8, 30
+ITERATIONS, SIRT_ITERATIONS = 5, 30
 #: Rounds of the alternating directions at most, their relaxation, and the relative change that is the end.
 ROUNDS, RELAXATION, SETTLED = 600, 1.7, 2e-5
 
@@ -64,7 +64,7 @@ def points(problem: Problem, model: Model) -> Iterator[Point]:
     yield Point("posterior mean (CG)", ConjugateGradient(tolerance=1e-8), given, lambda: truth.mean, 1e-5)
     yield Point("PnP-ADMM", PlugAndPlay(iterations=3000, tolerance=1e-5), given, lambda: truth.mean, 2e-2)
     squares = ConjugateGradient(ITERATIONS, 1e-12)
-    yield Point("least squares (CG)", squares, flat, partial(least_squares, model), 1e-2)
+    yield Point("least squares (CG)", squares, flat, partial(least_squares, model), 1e-6)
     yield Point("Tikhonov", Tikhonov(1.0), flat, partial(ridge, model), 1e-4)
     slopes = partial(gradient, given)
     variation = TotalVariation(TV_WEIGHT, iterations=20000, tolerance=1e-5)
@@ -77,7 +77,8 @@ def points(problem: Problem, model: Model) -> Iterator[Point]:
     )
     if min(given.space.shape[-2:]) >= 32:
         wavelets = WaveletSparsity(WAVELET_WEIGHT, WAVELET, LEVELS, iterations=5000, tolerance=1e-7)
-        yield Point("wavelet-L1 (FISTA)", wavelets, flat, partial(wavelet_answer, given, model), 2e-2)
+        # Of half of the voxels there are many images of least sum: two ways down end this far apart.
+        yield Point("wavelet-L1 (FISTA)", wavelets, flat, partial(wavelet_answer, given, model), 5e-2)
     if projector_of(given) is not None:
         yield Point("SIRT", SIRT(SIRT_ITERATIONS), flat, partial(sirt, given, SIRT_ITERATIONS), 1e-6)
         yield Point("FBP", FilteredBackProjection(), flat, partial(back_projected, given), 1e-6)

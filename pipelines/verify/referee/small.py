@@ -76,11 +76,11 @@ def small_problem(name: str) -> Problem:
         raise value_error("name", f"be one of {', '.join(NOTES)}", repr(name))
     if name == "P3":
         posterior = bimodal_posterior()
-        return Problem(name, posterior, mixture_truth(posterior), 4000, 1000, False, NOTES[name])
+        return Problem(name, posterior, mixture_truth(posterior), 2000, 1000, False, NOTES[name])
     posterior = vector_posterior(name) if name in ("P1", "P2") else posterior_of(name.removesuffix("8"))
     answer = conditioned(posterior)
     truth = GaussianTruth(answer.mean, answer.covariance)
-    draws, fast = (4000, 1000) if name in ("P1", "P2") else (200, 100)
+    draws, fast = (2000, 1000) if name in ("P1", "P2") else (200, 100)
     return Problem(name, posterior, truth, draws, fast, True, NOTES[name])
 
 
