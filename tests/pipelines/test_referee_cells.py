@@ -213,20 +213,6 @@ def test_what_fails_on_the_way_is_no_refusal(solver: Solver[Any], reason: str) -
     assert found.reason.startswith(reason)
 
 
-def test_a_prox_with_several_minima_is_held_against_another_chain() -> None:
-    held = problem("phase2")
-    mine = [entry for entry in entries(held) if isinstance(entry.solver, DiffPIR)]
-    assert [entry.name for entry in mine] == ["DiffPIR", "DiffPIR, zeta 1"]
-    for entry in mine:
-        found = cell(entry, held, 150)
-        assert isinstance(found, Cell)
-        assert (found.law, found.passed) == ("own chain", True), found.fallen
-    # Its law without a prox to speak of: the draws of the solver are not that.
-    other = cell(replace(mine[0], chain=chain_of(DiffPIR(100, weight=1e3, tolerance=1e-5))), held, 150)
-    assert isinstance(other, Cell)
-    assert not other.passed
-
-
 @pytest.mark.parametrize("name", ["mask8", "ct8"])
 def test_point_answers_are_those_of_other_algebra(name: str) -> None:
     held = problem(name)

@@ -165,26 +165,6 @@ def test_singular_coordinates_are_those_of_the_operator(name: str) -> None:
     require_same(model.to_singular(model.back(model.forward(x))), s**2 * there, 1e-8)
 
 
-@pytest.mark.parametrize("r", [0.05, 0.5, 5.0])
-def test_the_closest_point_of_intensities_is_a_minimum_downhill(r: float) -> None:
-    held = case("phase2, nonlinear")
-    posterior, model = held.posterior, held.model
-    assert not model.convex
-    c = 2 * held.rows(50, 11)
-    found = model.closest(c, r)
-    flat = (found - c) / r**2 - model.force(found)
-    assert float(flat.abs().max()) < 1e-6 * float(model.force(c).abs().max())
-
-    def height(rows: Tensor) -> Tensor:
-        density = posterior.measured.log_likelihood(held.x(rows))
-        return (rows - c).square().sum(1) / (2 * r**2) - density
-
-    assert bool((height(found) <= height(c)).all())
-    for way in torch.eye(2, dtype=c.dtype):
-        for step in (1e-3, -1e-3):
-            assert bool((height(found + step * way) > height(found)).all())
-
-
 @pytest.mark.parametrize("sigma", [0.1, 3.0])
 @pytest.mark.parametrize("name", LINEAR)
 def test_the_exact_force_is_that_of_the_covariance_by_autograd(name: str, sigma: float) -> None:

@@ -56,7 +56,7 @@ def test_a_problem_says_what_it_is(name: str) -> None:
     assert found is problem(name)
     assert found.name == name
     assert found.note and "\n" not in found.note
-    assert 2 <= found.fast_draws < found.draws
+    assert 2 <= found.fast_draws <= found.draws
     assert found.prior_is_gaussian == isinstance(found.posterior.prior, Gaussian)
     components = 2 if found.posterior.space.is_complex else 1
     assert found.truth.size == components * found.posterior.space.size

@@ -1,7 +1,8 @@
 """A model of intensities |M u|^2 with noise and a Gaussian prior: nonlinear, and all of it by hand.
 
 residual   (y - |M u|^2) / sigma,      force   2 M^T (M u * residual) / sigma
-closest    by Gauss and Newton, J = 2 diag(M u) M / sigma:  (J^T J + 1 / r^2) p = force + (c - u) / r^2
+closest    by Newton, uphill directions reversed:  |H| p = force + (c - u) / r^2,
+           H = 2 M^T diag(2 (M u)^2 / sigma - residual) M / sigma + 1 / r^2
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ from workbench.random import Keys
 
 __all__ = ["PhaseModel"]
 
-#: Enough where it goes slowly, as it does where the data do not fit; a step that moves nothing is the last.
-STEPS, HALVINGS, NOTHING = 60, 12, 1e-9
+STEPS, HALVINGS, NOTHING = 30, 12, 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +75,11 @@ class PhaseModel(DenseModel):
 
     def _stepped(self, x: Tensor, c: Tensor, r: float) -> tuple[Tensor, Tensor]:
         """Return the next points, and how far each is from the last."""
-        slope = 2 * (x @ self.matrix.T)[:, :, None] * self.matrix / self.noise
+        curved = (4 * (x @ self.matrix.T) ** 2 / self.noise - 2 * self.residual(x)) / self.noise
         gradient = (x - c) / r**2 - self.force(x)
-        p = torch.linalg.solve(slope.mT @ slope + torch.eye(self.size, dtype=x.dtype) / r**2, -gradient)
+        hessian = self.matrix.T @ (curved[:, :, None] * self.matrix)
+        values, vectors = torch.linalg.eigh(hessian + torch.eye(self.size, dtype=x.dtype) / r**2)
+        p = -(vectors @ ((vectors.mT @ gradient[:, :, None]) / values.abs()[:, :, None])).squeeze(-1)
         level, descent = self._height(x, c, r), (gradient * p).sum(1)
         share = torch.ones(len(x), dtype=x.dtype)
         for _ in range(HALVINGS):
