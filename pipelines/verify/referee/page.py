@@ -27,7 +27,8 @@ STYLE = """
 body { font: 14px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; font-variant-numeric: tabular-nums }
 td, th { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #ddd } img { max-width: 100% }
-td:first-child, th:first-child, td.text, th.text { text-align: left } .fell { background: #fbd0d0 }
+td:first-child, th:first-child, .text, .said { text-align: left }
+.text, td:first-child { white-space: nowrap } .fell { background: #fbd0d0 }
 .refused { color: #777 } small { color: #555 }
 """
 
@@ -117,7 +118,8 @@ def _page(results: Sequence[Cell | Refused], image: bytes) -> str:
 
 def _table(results: Sequence[Cell | Refused], name: str) -> str:
     heads = ["solver", "kind", *FIGURES.values(), "NFE", "backward", "seconds", "law", ""]
-    lines = ["<table><tr>", *(f"<th>{html.escape(head)}</th>" for head in heads), "</tr>"]
+    sides = ((" class='text'" if head in ("kind", "law") else "", html.escape(head)) for head in heads)
+    lines = ["<table><tr>", *(f"<th{side}>{head}</th>" for side, head in sides), "</tr>"]
     for result in results:
         if result.problem != name:
             continue
@@ -125,7 +127,7 @@ def _table(results: Sequence[Cell | Refused], name: str) -> str:
             mark = "fell" if result.failed else "refused"
             lines.append(
                 f"<tr class='{mark}'><td>{html.escape(result.solver)}</td>"
-                f"<td class='text' colspan='{len(heads) - 1}'>{html.escape(verdict(result))}</td></tr>"
+                f"<td class='said' colspan='{len(heads) - 1}'>{html.escape(verdict(result))}</td></tr>"
             )
             continue
         lines.append(f"<tr><td>{html.escape(result.solver)}</td><td class='text'>{result.kind}</td>")
@@ -137,6 +139,6 @@ def _table(results: Sequence[Cell | Refused], name: str) -> str:
         counts = f"{result.network_evaluations:.0f}", f"{result.backward_passes:.0f}", f"{result.seconds:.1f}"
         lines += [f"<td>{count}</td>" for count in counts]
         lines.append(
-            f"<td class='text'>{result.law}</td><td class='text'>{html.escape(verdict(result))}</td></tr>"
+            f"<td class='text'>{result.law}</td><td class='said'>{html.escape(verdict(result))}</td></tr>"
         )
     return "".join([*lines, "</table>"])
