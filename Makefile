@@ -55,7 +55,7 @@ demo: .venv/.demo ## install what the demo needs and run it; the results go to d
 test: lint types ## install everything, then lint, types and tests: what CI runs
 	@echo "== tests: pytest in $(JOBS) processes"
 	# One thread each: as many processes as cores, whose threads would only wait for one another.
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)
 	echo "== tests took $$SECONDS s"
 
 lint: .venv/.dev ## style, and the imports between the three floors
@@ -88,7 +88,10 @@ bench: .venv/.dev ## ours beside the peers, as tables; on an idle machine; ARGS=
 	@$(PY) -m pipelines.bench --install $(ARGS)
 
 verify: .venv/.dev ## operators against their adjoints, solvers against closed forms, as tables; ARGS=--fast
-	@echo "== verify: adjoints, the dot-product error of every operator"
+	@echo "== verify: the tests that take long"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) -m slow
+	echo
+	echo "== verify: adjoints, the dot-product error of every operator"
 	$(PY) -m tests.adjoint_table
 	echo
 	echo "== verify: solvers against closed forms"
@@ -156,7 +159,8 @@ endif
 .venv/.demo .venv/.dev: .venv/.torch-$(TORCH) pyproject.toml constraints.txt
 	@echo "== install: inverse-workbench[$(EXTRAS)] at the pins of constraints.txt; full log in .venv/install.log"
 	# pip names every package; a person wants to see that something large is on its way, and the errors.
-	$(PIP) install --progress-bar off -c constraints.txt $(TORCH_PIN) -e '.[$(EXTRAS)]' 2>&1 \
+	# Byte code is made when it is needed, which most of it never is.
+	$(PIP) install --no-compile --progress-bar off -c constraints.txt $(TORCH_PIN) -e '.[$(EXTRAS)]' 2>&1 \
 	  | tee .venv/install.log | sed -un \
 	    -e 's|^ *Downloading \(.*/\)\{0,1\}\(.*\.whl ([0-9.]* [MG]B)\).*|   downloading \2|p' \
 	    -e 's|^Installing collected packages.*|   unpacking; this says nothing for a minute or two|p' \

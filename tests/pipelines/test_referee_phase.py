@@ -37,6 +37,7 @@ def test_the_closest_point_is_a_minimum_downhill(r: float) -> None:
             assert bool((height(found + step * way) > height(found)).all())
 
 
+@pytest.mark.slow
 def test_a_prox_with_several_minima_is_held_against_another_chain() -> None:
     held = problem("phase2")
     mine = [entry for entry in entries(held) if isinstance(entry.solver, DiffPIR)]

@@ -65,7 +65,6 @@ def result(folder: Path) -> torch.Tensor:
     return values
 
 
-@pytest.mark.slow
 def test_killed_at_ten_random_steps_it_ends_bit_by_bit_the_same(tmp_path: Path) -> None:
     generator = random.Random(11)
     # Sixty steps; at most five between two kills, so that all ten fall into the run.
@@ -75,7 +74,6 @@ def test_killed_at_ten_random_steps_it_ends_bit_by_bit_the_same(tmp_path: Path) 
     assert torch.equal(result(tmp_path / "killed"), result(tmp_path / "whole"))
 
 
-@pytest.mark.slow
 def test_killed_between_two_checkpoints_it_goes_back_and_ends_the_same(tmp_path: Path) -> None:
     # No checkpoint within a batch: what was done of the second is lost, and done again.
     whole, killed = tmp_path / "whole", tmp_path / "killed"

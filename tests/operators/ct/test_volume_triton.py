@@ -79,6 +79,7 @@ def test_interpreted_kernels_agree_in_double_precision(
 
 
 @needs_triton
+@pytest.mark.slow
 def test_kernels_compile_for_a_gpu_without_one(tmp_path: Path) -> None:
     program = """
 from triton import compile

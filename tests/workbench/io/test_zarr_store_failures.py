@@ -254,7 +254,6 @@ KILLS = [
 ]
 
 
-@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     moments = json.dumps([kill[:2] for kill in KILLS])
     found = in_a_new_process(KILLED, tmp_path / "run", moments).split()

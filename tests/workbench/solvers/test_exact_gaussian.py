@@ -52,7 +52,6 @@ def test_draws_have_the_dense_mean_and_covariance_at_8(name: str) -> None:
     assert coverage(u, truth, 0.9) == pytest.approx(0.9 * 399 / 401, abs=0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_draws_have_the_dense_mean_covariance_and_coverage_at_32(name: str) -> None:
     posterior = posterior_of(name, 32)
