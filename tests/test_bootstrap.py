@@ -102,7 +102,7 @@ def test_demo_installs_its_extras_at_the_pins_and_runs(clone):
         "install --no-deps --retries 0 --timeout 5 "
         "--index-url https://download.pytorch.org/whl/cpu torch==2.13.0"
     )
-    assert package == "install --progress-bar off -c constraints.txt torch==2.13.0 -e .[cli,io,ct]"
+    assert package == "install --no-compile --progress-bar off -c constraints.txt torch==2.13.0 -e .[cli,io,ct]"
     assert "the cpu build is installed, 2.13.0+cpu" in result.stdout
     assert "ran workbench demo --out demo" in result.stdout
 
@@ -224,6 +224,7 @@ def test_verify_installs_the_tests_and_prints_the_tables(clone):
     assert clone.installs()[-1].endswith("-e .[all,dev]")
     tables = [line for line in result.stdout.splitlines() if line.startswith(("ran ", "fake python ran: "))]
     assert tables == [
+        "fake python ran: -m pytest -q -n 2 -m slow",
         "fake python ran: -m tests.adjoint_table",
         "ran workbench verify",
         "ran workbench verify integrators",
@@ -234,7 +235,12 @@ def test_verify_installs_the_tests_and_prints_the_tables(clone):
 
 @pytest.mark.parametrize(
     ("program", "arguments"),
-    [("python", "-m tests.adjoint_table"), ("workbench", "verify"), ("workbench", "verify integrators")],
+    [
+        ("python", "-m pytest -q -n 2 -m slow"),
+        ("python", "-m tests.adjoint_table"),
+        ("workbench", "verify"),
+        ("workbench", "verify integrators"),
+    ],
 )
 def test_verify_fails_where_a_table_does(clone, program, arguments):
     clone.make("verify")
