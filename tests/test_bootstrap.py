@@ -102,7 +102,9 @@ def test_demo_installs_its_extras_at_the_pins_and_runs(clone):
         "install --no-deps --retries 0 --timeout 5 "
         "--index-url https://download.pytorch.org/whl/cpu torch==2.13.0"
     )
-    assert package == "install --no-compile --progress-bar off -c constraints.txt torch==2.13.0 -e .[cli,io,ct]"
+    assert (
+        package == "install --no-compile --progress-bar off -c constraints.txt torch==2.13.0 -e .[cli,io,ct]"
+    )
     assert "the cpu build is installed, 2.13.0+cpu" in result.stdout
     assert "ran workbench demo --out demo" in result.stdout
 
