@@ -26,6 +26,7 @@ from workbench.random import Keys
 
 __all__ = ["PhaseModel"]
 
+#: Steps and halvings of one at most; a step that is this share of r is the last.
 STEPS, HALVINGS, NOTHING = 30, 12, 1e-9
 
 
