@@ -58,16 +58,16 @@ class _Linear(_Reverse):
 def _apply_flat(op: LinearMap, adjoint: bool, x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         return _Reverse.apply(op, adjoint, x)  # type: ignore[no-untyped-call, no-any-return]
-    if not _may_be_derived(x):
+    if not may_be_derived(x):
         # An autograd Function takes a tenth of a millisecond to call, which is most of a small operator.
         with torch.no_grad():
             return _Linear.forward(op, adjoint, x)
     return _Linear.apply(op, adjoint, x)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def _may_be_derived(x: Tensor) -> bool:
+def may_be_derived(*tensors: Tensor) -> bool:
     """Return whether a derivative, of either mode, or a vmap could want to know how values came about."""
-    if torch.is_grad_enabled() and x.requires_grad:
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return True
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 

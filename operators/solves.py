@@ -14,7 +14,7 @@ from operators import linalg
 from operators.cg import conjugate_gradient
 from operators.checks import check_count, check_finite, check_number
 from operators.errors import ConvergenceWarning, NoClosedFormError, type_error, value_error
-from operators.linear_map import Context, LinearMap, owned
+from operators.linear_map import Context, LinearMap, may_be_derived, owned
 from operators.spectrum import Spectrum
 
 
@@ -97,6 +97,9 @@ class _NormalSolve(torch.autograd.Function):
 
 
 def _solve(op: NormalSolves, stopping: Stopping, b: Tensor, c: Tensor, start: Tensor | None) -> Tensor:
+    if not torch.compiler.is_compiling() and not may_be_derived(b, c):
+        with torch.no_grad():
+            return _NormalSolve.forward(op, stopping, b, c, start)
     return _NormalSolve.apply(op, stopping, b, c, start)  # type: ignore[no-untyped-call, no-any-return]
 
 

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.ct.compiled import njit
+from operators.compiled import njit
 from operators.ct.lanes import add_product, load, store, zeros
 from operators.ct.plane_kernels import DIGITS, MASK, UNIT, Walks
-from operators.ct.plane_layout import Chosen, Group, Planes, Run, groups, lanes_for, shares, threads
+from operators.ct.plane_layout import Chosen, Group, Planes, groups, lanes_for, shares
 from operators.ct.rays import PlaneRays, Slices
 from operators.errors import value_error
+from operators.threads import each
 
 __all__ = ["adjoint", "check", "forward", "kept_bytes", "workspace_bytes"]
 
@@ -53,18 +54,16 @@ def check(rays: PlaneRays, dtype: torch.dtype, limit: int) -> None:
 
 def forward(slices: Slices, stack: Tensor, out: Tensor) -> None:
     """Add line integrals (batch, rows, views, columns) of a stack (batch, slices, nu, nv) to `out`."""
-    with threads() as run:
-        for group in _groups(slices, stack):
-            matrix = _matrices(slices.rays, stack.dtype, run)[0]
-            _multiply(matrix, Planes.of(stack), group.slices, Planes.of(out), group.rows, run)
+    for group in _groups(slices, stack):
+        matrix = _matrices(slices.rays, stack.dtype)[0]
+        _multiply(matrix, Planes.of(stack), group.slices, Planes.of(out), group.rows)
 
 
 def adjoint(slices: Slices, data: Tensor, out: Tensor) -> None:
     """Add the exact transpose, a stack (batch, slices, nu, nv) of (batch, rows, views, columns), to `out`."""
-    with threads() as run:
-        for group in _groups(slices, data):
-            matrix = _matrices(slices.rays, data.dtype, run)[1]
-            _multiply(matrix, Planes.of(data), group.rows, Planes.of(out), group.slices, run)
+    for group in _groups(slices, data):
+        matrix = _matrices(slices.rays, data.dtype)[1]
+        _multiply(matrix, Planes.of(data), group.rows, Planes.of(out), group.slices)
 
 
 def workspace_bytes(slices: Slices, batch: int, dtype: torch.dtype) -> int:
@@ -81,41 +80,41 @@ def _groups(slices: Slices, x: Tensor) -> Iterator[Group]:
     return groups(slices, len(x), max(_pixels(slices.rays)), x.dtype.itemsize)
 
 
-def _matrices(rays: PlaneRays, dtype: torch.dtype, run: Run) -> tuple[Rows, Rows]:
+def _matrices(rays: PlaneRays, dtype: torch.dtype) -> tuple[Rows, Rows]:
     kept = _KNOWN.setdefault(rays, {})
     if dtype not in kept:
-        kept[dtype] = _built(Walks.of(rays), np.dtype(str(dtype).removeprefix("torch.")), run)
+        kept[dtype] = _built(Walks.of(rays), np.dtype(str(dtype).removeprefix("torch.")))
     return kept[dtype]
 
 
-def _built(walks: Walks, kind: np.dtype[Any], run: Run) -> tuple[Rows, Rows]:
+def _built(walks: Walks, kind: np.dtype[Any]) -> tuple[Rows, Rows]:
     views, columns = walks.at.shape
     counts = np.zeros(views * columns + 1, dtype=np.int64)
     parts = shares(views, 16)
-    run(lambda part: _count(walks.size, walks.arrays, (part.start, part.stop), counts), parts)
+    each(lambda part: _count(walks.size, walks.arrays, (part.start, part.stop), counts), parts)
     starts = np.cumsum(counts)
     pixels, weights = np.empty(starts[-1], dtype=np.int32), np.empty(starts[-1], dtype=kind)
 
     def fill(part: range) -> None:
         _fill_rows(walks.size, walks.arrays, (part.start, part.stop), starts, pixels, weights)
 
-    run(fill, parts)
+    each(fill, parts)
     of_pixel = np.zeros(walks.size[0] * walks.size[1] + 1, dtype=np.int64)
     rays, turned = np.empty_like(pixels), np.empty_like(weights)
     _transpose(starts, pixels, weights, of_pixel, rays, turned)
     return (starts, pixels, weights), (of_pixel, rays, turned)
 
 
-def _multiply(matrix: Rows, source: Planes, given: Chosen, target: Planes, wanted: Chosen, run: Run) -> None:
+def _multiply(matrix: Rows, source: Planes, given: Chosen, target: Planes, wanted: Chosen) -> None:
     (lines, width), (rows, columns), lanes = source.size, target.size, given[2]
     values = np.zeros(lines * width * lanes, dtype=source.memory.dtype)
     sums = np.empty(rows * columns * lanes, dtype=source.memory.dtype)
-    run(lambda part: source.fill(values, width, 0, given, part), shares(lines, 16))
-    run(
+    each(lambda part: source.fill(values, width, 0, given, part), shares(lines, 16))
+    each(
         lambda part: _sum_rows(matrix, values, sums, (part.start, part.stop), (0,) * lanes),
         shares(rows * columns, SHARE),
     )
-    run(lambda part: target.add(sums, columns, 0, wanted, part), shares(rows, 16))
+    each(lambda part: target.add(sums, columns, 0, wanted, part), shares(rows, 16))
 
 
 @njit(nogil=True, cache=True)

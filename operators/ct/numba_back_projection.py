@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.ct.compiled import njit
-from operators.ct.plane_layout import threads
+from operators.compiled import njit
 from operators.ct.seen_from import FLAT, PARALLEL, SeenFrom
+from operators.threads import each
 
 #: Lines that a thread takes at once.
 LINES = 16
@@ -37,8 +37,7 @@ def back_project(seen: SeenFrom, data: Tensor) -> Tensor:
         else:
             _by_voxel(source, seen.forms, seen.scales, seen.kind, seen.lifted, out, begin, end)
 
-    with threads() as run:
-        run(part, range(0, lines, LINES))
+    each(part, range(0, lines, LINES))
     return torch.from_numpy(out)
 
 

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from operators.ct.compiled import njit
+from operators.compiled import njit
 from operators.ct.lane_interpolation import BUFFERS, LANES, STEEPEST, add_between, sum_between
 from operators.ct.plane_kernels import DIGITS
-from operators.ct.plane_layout import shares, threads
+from operators.ct.plane_layout import shares
 from operators.ct.volume_columns import PER_COLUMN, Columns
+from operators.threads import each
 
 __all__ = ["adjoint", "forward", "workspace_bytes"]
 
@@ -45,17 +46,16 @@ def forward(columns: Columns, volumes: Array, out: Array) -> None:
         for beside in shares(across, max(TOGETHER, across * views // wanted))
     ]
     kept = _copy_for(columns, volumes)
-    with threads() as run:
-        for volume, data in zip(volumes, out, strict=True):
-            lines = volume if kept is None else kept
-            if kept is not None:
-                kept[:] = np.moveaxis(volume, columns.axis, -1)
+    for volume, data in zip(volumes, out, strict=True):
+        lines = volume if kept is None else kept
+        if kept is not None:
+            kept[:] = np.moveaxis(volume, columns.axis, -1)
 
-            def part(task: tuple[range, range], lines: Array = lines, data: Array = data) -> None:
-                some, beside = ((each.start, each.stop) for each in task)
-                _project(lines, columns.arrays, data, some, beside)
+        def part(task: tuple[range, range], lines: Array = lines, data: Array = data) -> None:
+            some, beside = ((part.start, part.stop) for part in task)
+            _project(lines, columns.arrays, data, some, beside)
 
-            run(part, parts)
+        each(part, parts)
 
 
 def adjoint(columns: Columns, data: Array, out: Array) -> None:
@@ -65,23 +65,22 @@ def adjoint(columns: Columns, data: Array, out: Array) -> None:
     slabs = shares(size[cut], _thickness(size[cut]))
     values = np.zeros((columns.turned, across, columns.padded), dtype=data.dtype)
     kept = _copy_for(columns, out)
-    with threads() as run:
-        for volume, given in zip(out, data, strict=True):
-            lines = volume if kept is None else kept
-            lines.fill(0)
-            for some in shares(views, columns.turned):
+    for volume, given in zip(out, data, strict=True):
+        lines = volume if kept is None else kept
+        lines.fill(0)
+        for some in shares(views, columns.turned):
 
-                def turn(view: int, given: Array = given, begin: int = some.start) -> None:
-                    _turn(given, columns.arrays, view, values, begin)
+            def turn(view: int, given: Array = given, begin: int = some.start) -> None:
+                _turn(given, columns.arrays, view, values, begin)
 
-                def add(slab: range, lines: Array = lines, some: range = some) -> None:
-                    planes = (cut, slab.start, slab.stop)
-                    _back_project(lines, columns.arrays, values, (some.start, some.stop), planes)
+            def add(slab: range, lines: Array = lines, some: range = some) -> None:
+                planes = (cut, slab.start, slab.stop)
+                _back_project(lines, columns.arrays, values, (some.start, some.stop), planes)
 
-                run(turn, some)
-                run(add, slabs)
-            if kept is not None:
-                volume[:] = np.moveaxis(kept, -1, columns.axis)
+            each(turn, some)
+            each(add, slabs)
+        if kept is not None:
+            volume[:] = np.moveaxis(kept, -1, columns.axis)
 
 
 def _copy_for(columns: Columns, volumes: Array) -> Array | None:

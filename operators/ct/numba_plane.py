@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from operators.ct.plane_kernels import Walks, back_project, project
-from operators.ct.plane_layout import Group, Planes, Run, groups, lanes_for, shares, threads
+from operators.ct.plane_layout import Group, Planes, groups, lanes_for, shares
 from operators.ct.rays import PlaneRays, Slices
+from operators.threads import each
 
 __all__ = ["adjoint", "forward", "kept_bytes", "workspace_bytes"]
 
@@ -34,17 +35,15 @@ _WALKS: WeakKeyDictionary[PlaneRays, Walks] = WeakKeyDictionary()
 def forward(slices: Slices, stack: Tensor, out: Tensor) -> None:
     """Add line integrals (batch, rows, views, columns) of a stack (batch, slices, nu, nv) to `out`."""
     walks = _walks(slices.rays)
-    with threads() as run:
-        for group in groups(slices, len(stack), walks.pixels, stack.dtype.itemsize):
-            _project(Planes.of(stack), Planes.of(out), walks, group, run)
+    for group in groups(slices, len(stack), walks.pixels, stack.dtype.itemsize):
+        _project(Planes.of(stack), Planes.of(out), walks, group)
 
 
 def adjoint(slices: Slices, data: Tensor, out: Tensor) -> None:
     """Add the exact transpose, a stack (batch, slices, nu, nv) of (batch, rows, views, columns), to `out`."""
     walks = _walks(slices.rays)
-    with threads() as run:
-        for group in groups(slices, len(data), walks.pixels, data.dtype.itemsize):
-            _back_project(Planes.of(data), Planes.of(out), walks, group, run)
+    for group in groups(slices, len(data), walks.pixels, data.dtype.itemsize):
+        _back_project(Planes.of(data), Planes.of(out), walks, group)
 
 
 def workspace_bytes(slices: Slices, batch: int, dtype: torch.dtype) -> int:
@@ -72,7 +71,7 @@ def _views_together(views: int) -> int:
     return max(1, min(VIEWS, views // (4 * torch.get_num_threads())))
 
 
-def _project(source: Planes, target: Planes, walks: Walks, group: Group, run: Run) -> None:
+def _project(source: Planes, target: Planes, walks: Walks, group: Group) -> None:
     nu, views, columns = walks.size[0], *walks.at.shape
     lanes, kind = (0,) * group.lanes, source.memory.dtype
     image = np.zeros(walks.pixels * group.lanes, dtype=kind)
@@ -85,11 +84,11 @@ def _project(source: Planes, target: Planes, walks: Walks, group: Group, run: Ru
         project(image, walks.pitch, walks.arrays, (chosen.start, chosen.stop), sums, lanes)
         target.add(sums, columns, -chosen.start * columns, group.rows, chosen)
 
-    run(fill, shares(nu, LINES))
-    run(part, shares(views, _views_together(views)))
+    each(fill, shares(nu, LINES), work=len(image))
+    each(part, shares(views, _views_together(views)), work=views * len(image))
 
 
-def _back_project(source: Planes, target: Planes, walks: Walks, group: Group, run: Run) -> None:
+def _back_project(source: Planes, target: Planes, walks: Walks, group: Group) -> None:
     (nu, nv), (views, columns) = walks.size, walks.at.shape
     lanes, kind = (0,) * group.lanes, source.memory.dtype
     image = np.zeros(walks.pixels * group.lanes, dtype=kind)
@@ -113,13 +112,14 @@ def _back_project(source: Planes, target: Planes, walks: Walks, group: Group, ru
                 lanes,
             )
 
-        run(fill, [range(view, view + 1) for view in chunk])
+        each(fill, [range(view, view + 1) for view in chunk], work=len(values))
         for walk_u, count in ((True, nu), (False, nv)):
             if (walks.along_u[begin : chunk.stop] == walk_u).any():
                 at_most = max(4, min(LINES, count // (4 * torch.get_num_threads())))
-                run(part, [(walk_u, steps) for steps in shares(count, at_most)])
+                tasks = [(walk_u, steps) for steps in shares(count, at_most)]
+                each(part, tasks, work=len(chunk) * len(image) / 2)
 
     def empty(lines: range) -> None:
         target.add(image, walks.pitch, walks.pitch + 1, group.slices, lines)
 
-    run(empty, shares(nu, LINES))
+    each(empty, shares(nu, LINES), work=len(image))

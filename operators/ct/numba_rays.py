@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.ct.compiled import njit
+from operators.compiled import njit
 from operators.ct.rays import VolumeRays
 
 __all__ = ["BINARY_DIGITS", "LONGEST", "Array", "ray", "scan_of"]

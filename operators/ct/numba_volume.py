@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.compiled import njit
 from operators.ct import numba_columns
-from operators.ct.compiled import njit
 from operators.ct.numba_rays import BINARY_DIGITS, LONGEST, Array, Scan, ray, scan_of
 from operators.ct.numba_walks import spread_along, spread_wide, sum_along, sum_wide, turned
-from operators.ct.plane_layout import threads
 from operators.ct.rays import VolumeRays
 from operators.ct.volume_columns import Columns
 from operators.errors import value_error
+from operators.threads import each
 
 #: Detector columns whose rays are walked in turn: what they touch is still in the cache for the next row.
 COLUMNS = 32
@@ -67,8 +67,7 @@ def _forward(source: Array, out: Array, scan: Scan, batch: int) -> None:
         of_views, of_rows = _share(views, shares, part // heights), _share(rows, heights, part % heights)
         _project(padded.reshape(-1), _strides(padded), _lanes(batch), out, scan, of_views, of_rows)
 
-    with threads() as run:
-        run(project, range(shares * heights))
+    each(project, range(shares * heights))
 
 
 def adjoint(rays: VolumeRays, data: Tensor) -> Tensor:
@@ -82,8 +81,7 @@ def adjoint(rays: VolumeRays, data: Tensor) -> Tensor:
     axis, thickness = _slabs(rays, torch.get_num_threads())
     reach = np.empty((*rays.views.shape[:2], 2), dtype=np.int32)
     shares = min(len(reach), 8 * torch.get_num_threads())
-    with threads() as run:
-        run(lambda k: _reached(reach, scan, axis, _share(len(reach), shares, k)), range(shares))
+    each(lambda k: _reached(reach, scan, axis, _share(len(reach), shares, k)), range(shares))
     for some in _blocks(len(source)):
         _adjoint(source[some], out[some], scan, len(source), (axis, thickness), reach)
     return torch.from_numpy(out)
@@ -103,8 +101,7 @@ def _adjoint(source: Array, out: Array, scan: Scan, batch: int, slabs: tuple[int
         inner = np.moveaxis(padded[1:-1, 1:-1, 1:-1, : len(source)], -1, 0)
         np.moveaxis(out, axis + 1, 0)[begin:end] = np.moveaxis(inner, axis + 1, 0)
 
-    with threads() as run:
-        run(back_project, range(0, size, thickness))
+    each(back_project, range(0, size, thickness))
 
 
 def workspace_bytes(rays: VolumeRays, batch: int, dtype: torch.dtype) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from operators.ct.compiled import njit
+from operators.compiled import njit
 from operators.ct.lanes import add_product, load, store, zeros
 from operators.ct.numba_rays import BINARY_DIGITS, Array
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.ct.compiled import njit
+from operators.compiled import njit
 from operators.ct.lanes import add_product, load, store, zeros
 from operators.ct.rays import PlaneRays
 from operators.errors import value_error

@@ -9,28 +9,23 @@ Importing this module needs numba.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.ct.compiled import njit
+from operators.compiled import njit
 from operators.ct.lanes import add_product, load, store
 from operators.ct.rays import Slices
 
-__all__ = ["BLOCK_BYTES", "Group", "Planes", "Run", "groups", "lanes_for", "shares", "threads"]
+__all__ = ["BLOCK_BYTES", "Group", "Planes", "groups", "lanes_for", "shares"]
 
 Array = NDArray[Any]
 #: Sample and place of each chosen plane, and how many a block takes.
 Chosen = tuple[Array, Array, int]
-#: Does a task for each of some arguments.
-Run = Callable[[Callable[[Any], None], Sequence[Any]], object]
 
 #: Memory of a block of images: 1024 x 1024 pixels of 16 slices in single precision, and a margin.
 BLOCK_BYTES = 72 * 2**20
@@ -103,21 +98,6 @@ def shares(count: int, at_most: int) -> list[range]:
     """Return `count` things in parts of about the same size, none larger than `at_most`."""
     parts = max(-(-count // at_most), 1)
     return [range(count * k // parts, count * (k + 1) // parts) for k in range(parts)]
-
-
-@contextmanager
-def threads() -> Iterator[Run]:
-    """Provide what does tasks in as many threads as torch uses; the kernels let go of the interpreter."""
-    if torch.get_num_threads() == 1:
-        yield _one_by_one
-        return
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        yield lambda task, tasks: list(pool.map(task, tasks))
-
-
-def _one_by_one(task: Callable[[Any], None], tasks: Sequence[Any]) -> None:
-    for each in tasks:
-        task(each)
 
 
 @njit(nogil=True, cache=True)

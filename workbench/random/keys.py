@@ -16,7 +16,7 @@ otherwise in the last bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +26,8 @@ from torch import Tensor
 
 from operators.checks import COMPLEX_DTYPES, REAL_DTYPES, check_count, check_finite, check_tensor
 from operators.errors import type_error, value_error
-from workbench.random.philox import make_key, normal_pair, sign_pair, uniform, words
+from workbench.random.blocks import Fill, by_torch, fill_normals
+from workbench.random.philox import make_key, sign_pair, uniform
 from workbench.random.poisson_draws import LARGEST_MEAN, Trials, poisson_counts
 
 __all__ = ["Keys"]
@@ -36,7 +37,6 @@ CPU_TILE = 2**16
 LARGEST_TILE = 2**20
 
 Region = tuple[slice, ...]
-Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Keys:
         region
             Slices of the first axes, with step 1: the part of the array to return.
         """
-        return self._fill(shape, purpose, like, region, "normals", normal_pair)
+        return self._fill(shape, purpose, like, region, "normals", fill_normals)
 
     def uniforms(self, shape: Sequence[int], purpose: str, *, like: Tensor, region: Region = ()) -> Tensor:
         """Return uniforms, strictly inside (0, 1) in either precision, as `normals` does.
@@ -90,11 +90,11 @@ class Keys:
         In float64 they are (j + 1/2) 2^-52; in float32 what would round to 1 is 1 - 2^-24.
         """
         top = 1.0 - torch.finfo(_check_like(like)).eps / 2
-        return self._fill(shape, purpose, like, region, "uniforms", partial(_uniform_pair, top=top))
+        return self._fill(shape, purpose, like, region, "uniforms", by_torch(partial(_uniform_pair, top=top)))
 
     def signs(self, shape: Sequence[int], purpose: str, *, like: Tensor, region: Region = ()) -> Tensor:
         """Return +1 or -1 with equal probability, as `normals` does; complex: in each component."""
-        return self._fill(shape, purpose, like, region, "signs", sign_pair)
+        return self._fill(shape, purpose, like, region, "signs", by_torch(sign_pair))
 
     def poisson(
         self, mean: Tensor, purpose: str, *, shape: Sequence[int] | None = None, region: Region = ()
@@ -135,9 +135,9 @@ class Keys:
         like: Tensor,
         region: Region,
         kind: str,
-        transform: Transform,
+        fill: Fill,
     ) -> Tensor:
-        """Return what `transform` makes of the blocks, two voxels or one complex voxel from each."""
+        """Return what `fill` makes of the blocks, two voxels or one complex voxel from each."""
         dtype, device = _check_like(like), like.device
         key = make_key(self.seed, kind, _check_purpose(purpose))
         part = _Part.of(shape, region, components=2 if like.is_complex() else 1)
@@ -146,12 +146,16 @@ class Keys:
         draws = torch.tensor(self.draws, device=device)
         for rows, blocks in _tiles(len(table), part.blocks, device):
             first, draw = part.starts(rows, draws)
-            block = (first >> 1) + torch.arange(blocks.start, blocks.stop, device=device)
-            pair = torch.empty((*block.shape, 2), dtype=dtype, device=device)
-            for half, values in enumerate(transform(*words(block, draw, self.step, key))):
-                pair[..., half].copy_(values)
+            start = (first >> 1) + blocks.start
+            target = table[rows]
+            if part.whole_blocks:
+                inside = target[:, 2 * blocks.start : 2 * blocks.stop]
+                fill(start, draw, self.step, key, inside.view(len(start), -1, 2))
+                continue
+            pairs = torch.empty((len(start), blocks.stop - blocks.start, 2), dtype=dtype, device=device)
+            fill(start, draw, self.step, key, pairs)
             # Number i of a row's blocks belongs to column i, or i - 1 where the row begins inside a block.
-            numbers, target = pair.flatten(1), table[rows]
+            numbers = pairs.flatten(1)
             for odd in part.parities:
                 begin = max(0, 2 * blocks.start - odd)
                 end = min(part.length, 2 * blocks.stop - odd)
@@ -199,6 +203,11 @@ class _Part:
         """Whether runs begin at the first (0) or second (1) number of a block."""
         mixed = any(extent > 1 and stride % 2 for extent, stride in self.outer)
         return (0, 1) if mixed else (self.first % 2,)
+
+    @property
+    def whole_blocks(self) -> bool:
+        """Whether every run begins and ends with a block."""
+        return self.length % 2 == 0 and self.parities == (0,)
 
     @property
     def blocks(self) -> int:

@@ -39,6 +39,8 @@ SIGN = -(1 << 63)
 LN2 = 0.6931471805599453
 PI = 3.141592653589793
 ROOT_HALF = 0x3FE6A09E667F3BCD  # the bits of sqrt(1/2)
+#: Added to half the bits of x: those of the root with the exponent halved and a linear mantissa.
+LINEAR_ROOT = 0x1FF7A3BEA91D9B1B
 
 # Minimax coefficients of fdlibm, of absolute error < 2^-58: 2 atanh(s)/s - 2 on |s| <= 0.1716 in powers
 # s^2, s^4, ...; sin(t)/t - 1 and (cos(t) - 1 + t^2/2)/t^2 on |t| <= pi/4 in powers t^2, t^4, ...
@@ -163,7 +165,7 @@ def square_root(x: Tensor) -> Tensor:
     Half the exponent and a linear mantissa are right to 3.5 %; Heron's step squares the error and
     halves it: 6e-4, 2e-7, 1e-14, rounding.
     """
-    root = x.view(torch.int64).bitwise_right_shift(1).add_(0x1FF7A3BEA91D9B1B).view(torch.float64)
+    root = x.view(torch.int64).bitwise_right_shift(1).add_(LINEAR_ROOT).view(torch.float64)
     quotient = torch.empty_like(root)
     for _ in range(4):
         torch.div(x, root, out=quotient)

@@ -13,7 +13,6 @@ from tests.operators.ct.plane_cases import RAYS, expected, plane_rays, small
 
 pytest.importorskip("numba", reason="the compiled engines need the [ct] extra")
 from operators.ct import matrix_plane
-from operators.ct.plane_layout import threads
 
 pytestmark = pytest.mark.filterwarnings("ignore::operators.ct.coverage.CoverageWarning")
 
@@ -29,8 +28,7 @@ def dense(rows: matrix_plane.Rows, shape: tuple[int, int]) -> torch.Tensor:
 def test_both_matrices_hold_the_weights_of_the_reference(kind: str) -> None:
     rays = RAYS[kind]()
     pixels, count = int(np.prod(rays.size)), int(np.prod(rays.shape))
-    with threads() as run:
-        forward, adjoint = matrix_plane._matrices(rays, torch.float64, run)
+    forward, adjoint = matrix_plane._matrices(rays, torch.float64)
     basis = torch.eye(pixels, dtype=torch.float64).reshape(pixels, *rays.size)
     wanted = expected(rays, basis).reshape(pixels, count)
     assert torch.equal(dense(adjoint, (pixels, count)), dense(forward, (count, pixels)).T)

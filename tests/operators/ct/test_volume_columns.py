@@ -9,6 +9,7 @@ from torch import Tensor
 
 pytest.importorskip("numba", reason="the compiled engines need the [ct] extra")
 
+from operators.compiled import njit
 from operators.ct import (
     Geometry,
     ParallelBeamGeometry,
@@ -18,7 +19,6 @@ from operators.ct import (
     numba_volume,
     volume_columns,
 )
-from operators.ct.compiled import njit
 from operators.ct.lane_interpolation import BUFFERS, LANES, STEEPEST
 from operators.ct.rays import VolumeRays
 from operators.ct.volume_columns import Columns

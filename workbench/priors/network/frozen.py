@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -145,7 +145,7 @@ class FrozenModule:
 
         `thoroughly` looks at the numbers themselves.
         """
-        changed = _versions(self._memo_weights) != self._memo_versions
+        changed = _versions(self._memo_counted) != self._memo_versions
         if changed or (thoroughly and fingerprint(self._memo_module, name="module") != self.digest):
             remedy = "Make a prior of the trained weights, or give it a copy: copy.deepcopy(module)."
             got = "weights changed in place, such as by training the module on"
@@ -157,7 +157,7 @@ class FrozenModule:
     def __getstate__(self) -> dict[str, Any]:
         self.require_unchanged()
         kept = vars(self).copy()
-        for name in ("_memo_compiled", "_memo_twins", "_memo_weights", "_memo_versions"):
+        for name in ("_memo_compiled", "_memo_twins", "_memo_weights", "_memo_counted", "_memo_versions"):
             kept.pop(name, None)
         return kept
 
@@ -181,7 +181,9 @@ class FrozenModule:
     def _watch(self) -> None:
         """Note how the weights are now."""
         self._memo_weights = tuple(self._memo_module.parameters())
-        self._memo_versions = _versions(self._memo_weights)
+        # torch does not count for inference tensors.
+        self._memo_counted = [weight for weight in self._memo_weights if not weight.is_inference()]
+        self._memo_versions = _versions(self._memo_counted)
 
     def _part(self, module: nn.Module, beside: Beside, first: int) -> Part:
         """Return the network as a function of a few images and their labels."""
@@ -278,9 +280,9 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
-def _versions(weights: tuple[Tensor, ...]) -> tuple[int, ...]:
-    """Return how often each weight has been written to; torch does not count for inference tensors."""
-    return tuple(0 if weight.is_inference() else weight._version for weight in weights)
+def _versions(weights: Sequence[Tensor]) -> list[int]:
+    """Return how often each weight has been written to."""
+    return [weight._version for weight in weights]
 
 
 def _recomputed(part: Part, x: Tensor, label: Tensor) -> Tensor:

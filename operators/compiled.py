@@ -27,11 +27,14 @@ def njit(
     nogil: bool = False,
     inline: Literal["never", "always"] = "never",
     fastmath: bool | set[str] = False,
+    error_model: Literal["python", "numpy"] = "python",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile a function of numbers, arrays and tuples, as numba.njit does; `cache` keeps it on disk."""
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-        kernel: Any = numba.njit(nogil=nogil, inline=inline, fastmath=fastmath)(function)
+        kernel: Any = numba.njit(nogil=nogil, inline=inline, fastmath=fastmath, error_model=error_model)(
+            function
+        )
         # Switched off by NUMBA_DISABLE_JIT, numba returns the function.
         if cache and kernel is not function:
             _keep(kernel, sources_digest(function.__module__))

@@ -1,0 +1,89 @@
+"""Blocks of the generator made into pairs of numbers, the same bits by either of two ways.
+
+torch's operations work on any device. Where numba is installed, normals on the CPU come from a compiled
+loop instead, once so many have been asked for that what it saves has paid for loading it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from workbench.random.philox import normal_pair, words
+
+__all__ = ["Fill", "by_torch", "fill_normals"]
+
+#: (first, draw, step, key, pairs): writes the numbers of the blocks from `first` on into each row of `pairs`
+#: (rows, blocks, 2); `first` and `draw` are (rows, 1).
+Fill = Callable[[Tensor, Tensor, int, tuple[int, int], Tensor], None]
+
+#: Normals made by torch's operations before the loop is loaded: what that takes, some two seconds with numba
+#: itself and one without, is what it then has saved at most.
+PRICE, PRICE_WITH_NUMBA = 2**25, 2**22
+
+
+def by_torch(transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Fill:
+    """Return the way of torch's operations: `transform` makes two numbers of two words."""
+
+    def fill(first: Tensor, draw: Tensor, step: int, key: tuple[int, int], pairs: Tensor) -> None:
+        block = first + torch.arange(pairs.shape[1], device=first.device)
+        for half, values in enumerate(transform(*words(block, draw, step, key))):
+            pairs[..., half].copy_(values)
+
+    return fill
+
+
+class _Normals:
+    """Both ways of normals, and how many were made by the slower one."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.by_torch = by_torch(normal_pair)
+
+    def __call__(self, first: Tensor, draw: Tensor, step: int, key: tuple[int, int], pairs: Tensor) -> None:
+        if (compiled := self._compiled(pairs)) is not None:
+            compiled(first, draw, step, key, pairs)
+        else:
+            self.by_torch(first, draw, step, key, pairs)
+
+    def _compiled(self, pairs: Tensor) -> Fill | None:
+        """Return the loop if it is worth it."""
+        if pairs.device.type != "cpu" or torch.compiler.is_compiling():
+            return None
+        self.made += pairs.numel()
+        price = PRICE_WITH_NUMBA if "numba" in sys.modules else PRICE
+        return compiled_normals() if self.made > price else None
+
+
+fill_normals = _Normals()
+
+
+@cache
+def compiled_normals() -> Fill | None:
+    """Return the loop's way, or None without numba, or where the loop rounds otherwise than torch does."""
+    if find_spec("numba") is None:
+        return None
+    from workbench.random import compiled_normals as kernel
+
+    def fill(first: Tensor, draw: Tensor, step: int, key: tuple[int, int], pairs: Tensor) -> None:
+        kernel.fill_normals(first.numpy(), draw.numpy(), step, *key, pairs.numpy())
+
+    return fill if _agree(fill, by_torch(normal_pair)) else None
+
+
+def _agree(one: Fill, other: Fill) -> bool:
+    """Return whether two ways give the same bits: a compiler for another machine may fuse operations."""
+    first, draw = torch.tensor([[0], [2**40]]), torch.tensor([[0], [1]])
+    for dtype, key in product((torch.float32, torch.float64), ((0, 0), (2**32 - 1, 12345))):
+        pairs = [torch.empty((2, 2**11, 2), dtype=dtype) for _ in range(2)]
+        for fill, numbers in zip((one, other), pairs, strict=True):
+            fill(first, draw, 7, key, numbers)
+        if not torch.equal(*pairs):
+            return False
+    return True
