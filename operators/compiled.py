@@ -2,7 +2,8 @@
 
 numba looks at the one file in which a kernel stands. The helpers and constants that it takes from other
 modules are compiled into it as well: after an update of one of those the old code would go on running. Here
-the sources of all modules of the kernel's package that its module imports, directly or not, decide.
+the sources of all modules of the kernel's package that its module imports, directly or not, and of this one
+decide.
 
 Importing this module needs numba.
 """
@@ -59,7 +60,8 @@ def sources_digest(module: str) -> str:
     """Return a digest of a module's source and of those in its package that it is built on."""
     package = module.rpartition(".")[0]
     sources: dict[str, str] = {}
-    waiting = [module]
+    # And this one: how it compiles is part of what is kept.
+    waiting = [module, __name__]
     while waiting:
         name = waiting.pop()
         if name in sources:

@@ -174,15 +174,25 @@ def _globals_of(code: types.CodeType) -> set[str]:
 
 def _attributes(value: Any) -> list[tuple[str, Any]]:
     """Return names and values of what an object holds and has not derived, sorted."""
-    kind = type(value)
-    # A slot is a descriptor of the class that declares it, under its mangled name.
-    found = {name: item for base in kind.__mro__ for name, item in vars(base).items()}
-    slots = {name for name, item in found.items() if isinstance(item, types.MemberDescriptorType)}
-    cached = {name for name, item in found.items() if isinstance(item, functools.cached_property)}
+    slots, cached = _declared(type(value))
     names = {*getattr(value, "__dict__", ()), *(name for name in slots if hasattr(value, name))} - cached
     names -= OF_TORCH if isinstance(value, torch.nn.Module) else set()
     kept = sorted(name for name in names if not name.startswith(MEMO) and name not in PASSING)
     return [(name, getattr(value, name)) for name in kept]
+
+
+_DECLARED: weakref.WeakKeyDictionary[type, tuple[set[str], set[str]]] = weakref.WeakKeyDictionary()
+
+
+def _declared(kind: type) -> tuple[set[str], set[str]]:
+    """Return the slots and the cached properties of a class, found once: a network has a thousand parts."""
+    if kind not in _DECLARED:
+        # A slot is a descriptor of the class that declares it, under its mangled name.
+        found = {name: item for base in kind.__mro__ for name, item in vars(base).items()}
+        slots = {name for name, item in found.items() if isinstance(item, types.MemberDescriptorType)}
+        cached = {name for name, item in found.items() if isinstance(item, functools.cached_property)}
+        _DECLARED[kind] = slots, cached
+    return _DECLARED[kind]
 
 
 def _each(items: Iterable[tuple[str, Any]], place: Place) -> Parts:

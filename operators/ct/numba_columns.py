@@ -52,8 +52,8 @@ def forward(columns: Columns, volumes: Array, out: Array) -> None:
             kept[:] = np.moveaxis(volume, columns.axis, -1)
 
         def part(task: tuple[range, range], lines: Array = lines, data: Array = data) -> None:
-            some, beside = ((part.start, part.stop) for part in task)
-            _project(lines, columns.arrays, data, some, beside)
+            views_here, across_here = ((some.start, some.stop) for some in task)
+            _project(lines, columns.arrays, data, views_here, across_here)
 
         each(part, parts)
 

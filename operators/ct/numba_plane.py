@@ -28,6 +28,8 @@ VIEWS = 16
 CHUNK = 64
 #: Lines of the image that a thread adds to before it takes the next ones; of 4 to 64 the fastest at 512^2.
 LINES = 16
+#: Seconds that a step of a ray takes, of all slices in a vector, or to move a number: threads go by it.
+STEP = 1e-9
 
 _WALKS: WeakKeyDictionary[PlaneRays, Walks] = WeakKeyDictionary()
 
@@ -84,8 +86,8 @@ def _project(source: Planes, target: Planes, walks: Walks, group: Group) -> None
         project(image, walks.pitch, walks.arrays, (chosen.start, chosen.stop), sums, lanes)
         target.add(sums, columns, -chosen.start * columns, group.rows, chosen)
 
-    each(fill, shares(nu, LINES), work=len(image))
-    each(part, shares(views, _views_together(views)), work=views * len(image))
+    each(fill, shares(nu, LINES), seconds=len(image) * STEP)
+    each(part, shares(views, _views_together(views)), seconds=views * walks.pixels * STEP)
 
 
 def _back_project(source: Planes, target: Planes, walks: Walks, group: Group) -> None:
@@ -112,14 +114,14 @@ def _back_project(source: Planes, target: Planes, walks: Walks, group: Group) ->
                 lanes,
             )
 
-        each(fill, [range(view, view + 1) for view in chunk], work=len(values))
+        each(fill, [range(view, view + 1) for view in chunk], seconds=len(values) * STEP)
         for walk_u, count in ((True, nu), (False, nv)):
             if (walks.along_u[begin : chunk.stop] == walk_u).any():
                 at_most = max(4, min(LINES, count // (4 * torch.get_num_threads())))
                 tasks = [(walk_u, steps) for steps in shares(count, at_most)]
-                each(part, tasks, work=len(chunk) * len(image) / 2)
+                each(part, tasks, seconds=len(chunk) * walks.pixels * STEP / 2)
 
     def empty(lines: range) -> None:
         target.add(image, walks.pitch, walks.pitch + 1, group.slices, lines)
 
-    each(empty, shares(nu, LINES), work=len(image))
+    each(empty, shares(nu, LINES), seconds=len(image) * STEP)

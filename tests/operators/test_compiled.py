@@ -73,6 +73,16 @@ def test_a_kernel_is_kept_until_something_that_is_compiled_into_it_changes(packa
     assert sum(changed.stats.cache_hits.values()) == 0
 
 
+def test_how_kernels_are_compiled_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, name = compiled._source, "operators.ct.numba_volume"
+    compiled.sources_digest.cache_clear()
+    before = compiled.sources_digest(name)
+    monkeypatch.setattr(compiled, "_source", lambda m: source(m) + "#" * (m == compiled.__name__))
+    compiled.sources_digest.cache_clear()
+    assert compiled.sources_digest(name) != before
+    compiled.sources_digest.cache_clear()
+
+
 def test_where_nothing_can_be_written_kernels_are_compiled_each_time(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

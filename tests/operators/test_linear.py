@@ -277,3 +277,10 @@ def test_second_derivatives_pass_through() -> None:
     hessian_row = torch.func.hessian(lambda z: (op(z) ** 2).sum() / 2)(x.detach())
     matrix = hessian_row.reshape(REAL.size, REAL.size)
     assert torch.allclose(matrix, normal_matrix(op))
+
+
+def test_a_solution_has_no_derivative_in_where_it_began() -> None:
+    op = FiniteDifferences(REAL)
+    b, start = (random_element(REAL, seed=seed) for seed in (1, 2))
+    assert not op.normal_solve(b, 1.0, start=start.requires_grad_()).requires_grad
+    assert op.normal_solve(b.requires_grad_(), 1.0, start=start).requires_grad

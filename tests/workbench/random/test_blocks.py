@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from workbench.random import Keys, blocks
 from workbench.random.philox import ONE, normal_pair
@@ -39,6 +40,7 @@ def way(monkeypatch: pytest.MonkeyPatch, price: float) -> None:
         ((2501,), ()),
         ((7, 31), ()),
         ((1, 1), ()),
+        ((3, 2**17 + 6), ()),
         ((9, 11, 13), (slice(2, 7), slice(3, 8), slice(1, 12))),
         ((2**20, 2**12, 2**12), (slice(2**19, 2**19 + 2), slice(5, 8), slice(2, 30))),
     ],
@@ -82,12 +84,39 @@ def test_the_loop_is_loaded_once_it_pays(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("fresh")
-def test_without_numba_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("why", ["absent", "broken", "switched off"])
+def test_without_numba_torch_does_it(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = KEYS.normals((40,), "noise", like=F32)
     way(monkeypatch, -1)
-    monkeypatch.setattr(blocks, "find_spec", lambda name: None)
+    if why == "switched off":
+        monkeypatch.setattr("numba.config.DISABLE_JIT", True)
+    else:
+        monkeypatch.setitem(sys.modules, "numba", None)
+        monkeypatch.delitem(sys.modules, "workbench.random.compiled_normals", raising=False)
     assert blocks.compiled_normals() is None
     assert torch.equal(KEYS.normals((40,), "noise", like=F32), expected)
+
+
+def drawn(x: torch.Tensor) -> torch.Tensor:
+    return x.sum() * KEYS.normals((40,), "noise", like=x)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_inside_a_transform_or_a_trace_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.ones(3, dtype=torch.float64)
+    expected = drawn(x)
+    way(monkeypatch, -1)
+    assert torch.equal(torch.func.jvp(drawn, (x,), (x,))[0], expected)
+    assert torch.equal(torch.func.vjp(drawn, x)[0], expected)
+    assert torch.equal(torch.func.vmap(drawn)(x[None])[0], expected)
+    assert torch.equal(torch.func.functionalize(drawn)(x), expected)
+    graph = make_fx(drawn)(x)
+    assert torch.equal(graph(x), expected)
+    with torch.inference_mode():
+        assert torch.equal(drawn(torch.ones(3, dtype=torch.float64)), expected)
+    with torch.device("meta"):
+        blocks.compiled_normals.cache_clear()
+        assert torch.equal(drawn(x), expected)
 
 
 @pytest.mark.usefixtures("fresh")
