@@ -16,6 +16,7 @@ from workbench import Posterior, sample
 from workbench.integration import LogUniform, ddim
 from workbench.paths import AffinePath, Prediction
 from workbench.priors.network import Label, NetworkPrior, PathOutput
+from workbench.priors.network.frozen import _checksum
 from workbench.solvers.integrator import Integrator
 
 PLANE = Space.field(Grid.plane((6, 8), 1.0))
@@ -100,3 +101,22 @@ def test_weights_written_around_torchs_count_are_found_when_a_run_begins() -> No
     module.last.weight.data.mul_(1.5)
     with pytest.raises(ValueError, match="`module` must stay as it was when the prior was made"):
         sample(Posterior(prior), Integrator(ddim(levels)), draws=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_sum_of_weights_sees_each_number_and_not_their_layout(dtype: torch.dtype) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 1, 1)).to(dtype)
+    module.register_buffer("scale", torch.ones(1, dtype=dtype).expand(4)[:1])
+    before = _checksum(module)
+    module.to(memory_format=torch.channels_last)
+    assert _checksum(module) == before
+    for weight in module.parameters():
+        for place in (0, -1):
+            flat = weight.data.as_strided((weight.numel(),), (1,))
+            kept = flat[place].clone()
+            flat[place] = kept * 1.5 + 1
+            assert _checksum(module) != before
+            flat[place] = kept
+    swapped = module[0].bias.data
+    swapped[:2] = swapped[:2].flip(0)
+    assert _checksum(module) != before
