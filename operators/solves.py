@@ -42,7 +42,7 @@ class _NormalSolve(torch.autograd.Function):
     @staticmethod
     def forward(op: NormalSolves, stopping: Stopping, b: Tensor, c: Tensor, start: Tensor | None) -> Tensor:
         check_finite(b, stopping.argument)
-        if not bool(torch.isfinite(c).all() & (c >= 0).all()):
+        if not (float(c.min()) >= 0 and float(c.max()) < math.inf):
             raise value_error("c", "be a finite number >= 0", float(c.min()))
         if start is not None:
             check_finite(start, "start")
@@ -133,8 +133,11 @@ class NormalSolves(LinearMap):
         if start is not None:
             self._check(start, self.domain, "start")
             start = _expanded(start.to(b.dtype), b.shape, "start").reshape(-1, *self.domain.shape)
-        shift = _expanded(_as_shift(c, b), batch, "c").reshape(-1)
-        x = _solve(self, stopping, b.reshape(-1, *self.domain.shape), shift, start)
+        shift = _as_shift(c, b)
+        # One c for all stays one number as long as nobody asks how each row came about.
+        if shift.ndim > 0 or torch.compiler.is_compiling() or may_be_derived(b, shift):
+            shift = _expanded(shift, batch, "c")
+        x = _solve(self, stopping, b.reshape(-1, *self.domain.shape), shift.reshape(-1), start)
         return x.reshape(b.shape)
 
     def pinv(self, y: Tensor, *, cutoff: float | None = None) -> Tensor:
@@ -195,7 +198,7 @@ class NormalSolves(LinearMap):
         )
 
     def _solve_normal(self, b: Tensor, c: Tensor, start: Tensor | None, stopping: Stopping) -> Tensor:
-        """Return (A^H A + c I)^-1 b for flat `b` (batch, *domain.shape) and `c` (batch, 1, ...)."""
+        """Return (A^H A + c I)^-1 b for flat `b` (batch, *domain.shape) and `c` (batch or 1, 1, ...)."""
         spectrum = self._gram_spectrum
         if spectrum is not None:
             return spectrum.solve(b, c)

@@ -17,7 +17,7 @@ from torch import Tensor
 from operators.threads import each
 from workbench.random.philox import normal_pair, words
 
-__all__ = ["Fill", "by_torch", "fill_normals"]
+__all__ = ["Fill", "by_torch", "fill_normals", "has_memory"]
 
 #: (first, draw, step, key, pairs): writes the numbers of the blocks from `first` on into each row of `pairs`
 #: (rows, blocks, 2); `first` and `draw` are (rows, 1).
@@ -56,7 +56,7 @@ class _Normals:
 
     def _compiled(self, pairs: Tensor) -> Fill | None:
         """Return the loop if it is worth it."""
-        if pairs.device.type != "cpu" or not _has_memory(pairs):
+        if pairs.device.type != "cpu" or not has_memory(pairs):
             return None
         self.made += pairs.numel()
         price = PRICE_WITH_NUMBA if "numba" in sys.modules else PRICE
@@ -84,7 +84,10 @@ def compiled_normals() -> Fill | None:
             begin = starts[rows] + some.start
             kernel.fill_normals(begin, draws[rows], step, *key, numbers[rows, some])
 
-        each(part, _parts(*pairs.shape[:2]), seconds=pairs.numel() * SECONDS)
+        if pairs.shape[0] * pairs.shape[1] <= SHARE:
+            kernel.fill_normals(starts, draws, step, *key, numbers)
+        else:
+            each(part, _parts(*pairs.shape[:2]), seconds=pairs.numel() * SECONDS)
 
     compiled = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
     return fill if compiled and _agree(fill, by_torch(normal_pair)) else None
@@ -100,11 +103,11 @@ def _parts(rows: int, blocks: int) -> list[tuple[slice, slice]]:
     ]
 
 
-def _has_memory(pairs: Tensor) -> bool:
+def has_memory(values: Tensor) -> bool:
     """Return whether numpy can write to a tensor: inside a transform or a trace it stands for another."""
     traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     inside = torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
-    return type(pairs) is Tensor and not traced and not inside
+    return type(values) is Tensor and not traced and not inside
 
 
 def _agree(one: Fill, other: Fill) -> bool:

@@ -19,14 +19,14 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from operators.checks import COMPLEX_DTYPES, REAL_DTYPES, check_count, check_finite, check_tensor
 from operators.errors import type_error, value_error
-from workbench.random.blocks import Fill, by_torch, fill_normals
+from workbench.random.blocks import Fill, by_torch, fill_normals, has_memory
 from workbench.random.philox import make_key, sign_pair, uniform
 from workbench.random.poisson_draws import LARGEST_MEAN, Trials, poisson_counts
 
@@ -118,7 +118,7 @@ class Keys:
         _check_purpose(purpose)
         counts = mean.detach().clone(memory_format=torch.contiguous_format)
         table = counts.view(-1, part.length)
-        draws = torch.tensor(self.draws, device=mean.device)
+        draws = self._draws_on(mean.device)
         for rows, columns in _tiles(len(table), part.length, mean.device):
             first, draw = part.starts(rows, draws)
             voxel = first + torch.arange(columns.start, columns.stop, device=mean.device)
@@ -127,6 +127,16 @@ class Keys:
             tile = table[rows, columns]
             tile.copy_(poisson_counts(tile.flatten().to(torch.float64), trials).view_as(tile))
         return counts
+
+    def _draws_on(self, device: torch.device) -> Tensor:
+        """Return the numbers of the draws, made once for all steps."""
+        kept: dict[torch.device, Tensor] = self.__dict__.setdefault("_memo_draws", {})
+        if device in kept:
+            return kept[device]
+        draws = torch.tensor(self.draws, device=device)
+        if has_memory(draws):
+            kept[device] = draws
+        return draws
 
     def _fill(
         self,
@@ -140,10 +150,15 @@ class Keys:
         """Return what `fill` makes of the blocks, two voxels or one complex voxel from each."""
         dtype, device = _check_like(like), like.device
         key = make_key(self.seed, kind, _check_purpose(purpose))
-        part = _Part.of(shape, region, components=2 if like.is_complex() else 1)
+        components = 2 if like.is_complex() else 1
+        whole = tuple(shape) if isinstance(shape, (tuple, list)) else ()
+        if whole and not region and all(type(size) is int for size in whole):
+            part = _whole(whole, components)
+        else:
+            part = _Part.of(shape, region, components)
         result = torch.empty((len(self.draws), *part.extent), dtype=dtype, device=device)
         table = result.view(-1, part.length) if result.numel() else result.view(0, 1)
-        draws = torch.tensor(self.draws, device=device)
+        draws = self._draws_on(device)
         for rows, blocks in _tiles(len(table), part.blocks, device):
             first, draw = part.starts(rows, draws)
             start = (first >> 1) + blocks.start
@@ -216,6 +231,9 @@ class _Part:
 
     def starts(self, rows: slice, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Return the first voxel's index and the draw of rows that count (draw, run), both (rows, 1)."""
+        if not self.outer:
+            draw = draws[rows, None]
+            return torch.full_like(draw, self.first), draw
         row = torch.arange(rows.start, rows.stop, device=draws.device)[:, None]
         runs = math.prod(extent for extent, _ in self.outer)
         run = row % runs
@@ -224,6 +242,12 @@ class _Part:
             first += run % extent * stride
             run = run // extent
         return first, draws[row // runs]
+
+
+@lru_cache
+def _whole(shape: tuple[int, ...], components: int) -> _Part:
+    """Return the whole of an array, which a run asks for at each step."""
+    return _Part.of(shape, (), components)
 
 
 def _tiles(rows: int, columns: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
