@@ -86,7 +86,7 @@ class FrozenModule:
     @property
     def dtype(self) -> torch.dtype | None:
         """That of its first floating tensor; None without one."""
-        return next((t.dtype for t in _tensors(self._memo_module) if t.is_floating_point()), None)
+        return self._memo_place[1]
 
     def run(self, x: Tensor, label: Tensor, beside: Beside, channels: int, many: bool = False) -> Tensor:
         """Return `channels` channels for images x (batch, ...) in their precision, in parts.
@@ -159,7 +159,8 @@ class FrozenModule:
     def __getstate__(self) -> dict[str, Any]:
         self.require_unchanged()
         kept = vars(self).copy()
-        for name in ("_memo_compiled", "_memo_twins", "_memo_weights", "_memo_counted", "_memo_versions"):
+        watched = ("_memo_weights", "_memo_counted", "_memo_versions", "_memo_place")
+        for name in ("_memo_compiled", "_memo_twins", *watched):
             kept.pop(name, None)
         return kept
 
@@ -181,8 +182,11 @@ class FrozenModule:
             raise value_error("module", "give the same image for the same input", got, remedy)
 
     def _watch(self) -> None:
-        """Note how the weights are now."""
+        """Note how and where the weights are now: to walk through a module takes as long as a small layer."""
         self._memo_weights = tuple(self._memo_module.parameters())
+        tensors = list(_tensors(self._memo_module))
+        floating = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+        self._memo_place = (tensors[0].device if tensors else None, floating)
         # torch does not count for inference tensors.
         self._memo_counted = [weight for weight in self._memo_weights if not weight.is_inference()]
         self._memo_versions = _versions(self._memo_counted)
@@ -211,8 +215,8 @@ class FrozenModule:
         return nullcontext() if device == META else torch.autocast(device.type, half, half is not None)
 
     def _on(self, device: torch.device) -> nn.Module:
-        own = next(_tensors(self._memo_module), None)
-        if own is None or own.device == device:
+        own = self._memo_place[0]
+        if own is None or own == device:
             return self._memo_module
         twins: dict[torch.device, nn.Module] = self.__dict__.setdefault("_memo_twins", {})
         if device not in twins:
