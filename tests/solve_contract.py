@@ -86,6 +86,11 @@ class SolveContract:
             assert (got - expected).abs().max() <= 1e-7 * expected.abs().max()
         mapped, expected = torch.func.vmap(double.normal_solve)(b[0], c[0]), spelt_out[0, 0]
         assert (mapped - expected).abs().max() <= 1e-7 * expected.abs().max()
+        number = float(c[0, 0])
+        expected = torch.stack([double.normal_solve(one, number) for one in b[0]])
+        mapped = torch.func.vmap(lambda v: double.normal_solve(v, number))(b[0])
+        for got in (double.normal_solve(b[0], number), mapped):
+            assert (got - expected).abs().max() <= 1e-7 * expected.abs().max()
 
     def test_solves_at_any_scale_of_the_data(self, op: LinearOperator, dtype: torch.dtype) -> None:
         skip_unless_exact(op)
