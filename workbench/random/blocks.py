@@ -23,8 +23,8 @@ __all__ = ["Fill", "by_torch", "fill_normals", "has_memory"]
 #: (rows, blocks, 2); `first` and `draw` are (rows, 1).
 Fill = Callable[[Tensor, Tensor, int, tuple[int, int], Tensor], None]
 
-#: Normals made by torch's operations before the loop is loaded: what that takes, some two seconds with numba
-#: itself and one without, is what it then has saved at most.
+#: Normals asked for before the loop is loaded: for so many torch's operations take about as long as that does,
+#: some two seconds, or much less where numba is at work already.
 PRICE, PRICE_WITH_NUMBA = 2**25, 2**22
 #: Blocks that a thread makes before it takes the next, and what a number takes it, to decide of threads.
 SHARE, SECONDS = 2**13, 4e-9
@@ -42,7 +42,7 @@ def by_torch(transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Fi
 
 
 class _Normals:
-    """Both ways of normals, and how many were made by the slower one."""
+    """Both ways of normals, and how many were asked for."""
 
     def __init__(self) -> None:
         self.made = 0
