@@ -23,7 +23,7 @@ __all__ = ["Fill", "by_torch", "fill_normals", "has_memory"]
 #: (rows, blocks, 2); `first` and `draw` are (rows, 1).
 Fill = Callable[[Tensor, Tensor, int, tuple[int, int], Tensor], None]
 
-#: Normals asked for before the loop is loaded: for so many torch's operations take about as long as that does,
+#: Normals asked for before the loop is loaded: for so many torch's operations take about as long as that,
 #: some two seconds, or much less where numba is at work already.
 PRICE, PRICE_WITH_NUMBA = 2**25, 2**22
 #: Blocks that a thread makes before it takes the next, and what a number takes it, to decide of threads.
