@@ -32,7 +32,19 @@ from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.solvers.base import Info, Solver
 
-__all__ = ["Descent", "DescentState", "ancestral", "data_sd", "ddim", "denoiser", "measured_norm"]
+__all__ = [
+    "Descent",
+    "DescentState",
+    "ancestral",
+    "check_levels",
+    "data_sd",
+    "ddim",
+    "default_levels",
+    "denoiser",
+    "descending",
+    "measured_norm",
+    "require_bounded",
+]
 
 #: Levels begin at so many standard deviations of the prior and end at such a share of one.
 FIRST, LAST = 100.0, 0.01
@@ -62,8 +74,7 @@ class Descent(Solver[DescentState]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", check_count(self.steps, "steps"))
-        if self.levels is not None and not isinstance(self.levels, Levels):
-            raise type_error("levels", "be Levels or None", repr(self.levels), "Such as Karras(100.0, 0.01).")
+        check_levels(self.levels)
 
     @abstractmethod
     def moved(self, posterior: Posterior, z: Tensor, row: PlanRow, keys: Keys) -> tuple[Tensor, Info]:
@@ -71,21 +82,7 @@ class Descent(Solver[DescentState]):
 
     def plan(self, posterior: Posterior) -> SolverPlan:
         """Return sigma and next_sigma of every step; the levels have to be those that the prior knows."""
-        levels = default_levels(posterior) if self.levels is None else self.levels
-        sigmas = tuple(sigma_of(time) for time in levels.times(self.steps))
-        if math.isinf(sigmas[0]):
-            remedy = "Use levels with from_noise=False, from a sigma_max far above the prior's spread."
-            raise value_error("levels", "begin at a finite level", "noise alone, time = 1", remedy)
-        if sigmas[-1] != 0:
-            remedy = "Use levels with to_zero=True."
-            raise value_error("levels", "end at the image, sigma = 0", f"sigma = {sigmas[-1]:g}", remedy)
-        low, high = denoiser(posterior).noise_range
-        for sigma in (sigmas[0], sigmas[-2]):
-            if not low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6):
-                wanted = f"stay inside the levels that the prior knows, {low:g} to {high:g}"
-                remedy = f"Such as levels=Karras(sigma_max={min(sigmas[0], high):g}, sigma_min={low:g})."
-                raise value_error("levels", wanted, f"sigma = {sigma:g}", remedy)
-        return SolverPlan({"sigma": sigmas[:-1], "next_sigma": sigmas[1:]})
+        return descending(posterior, self.levels, self.steps)
 
     def init(self, posterior: Posterior, keys: Keys, like: Tensor) -> DescentState:
         """Return noise of the first level."""
@@ -97,15 +94,11 @@ class Descent(Solver[DescentState]):
     ) -> tuple[DescentState, Info]:
         """Go one level down; a state that has left prior and noise behind is no number to go on with."""
         z, info = self.moved(posterior, state.z, row, keys)
-        level = row.number("sigma")
         # A prior that does not know its spread begins at a level far above it.
         spread = posterior.kept(
             "spread", lambda: posterior.prior.data_sd or self.plan(posterior).row(0).number("sigma")
         )
-        norms = torch.linalg.vector_norm(z.flatten(1), dim=1)
-        size = float(norms.max()) / math.sqrt(z[0].numel())
-        if size > ESCAPED * (level + spread):
-            raise FloatingPointError(f"diverged: z grew to {size:.1e}, the prior's spread is {spread:.1e}")
+        require_bounded(z, row.number("sigma"), spread)
         return DescentState(z), info
 
     def whereabouts(self, row: PlanRow) -> str:
@@ -116,6 +109,31 @@ class Descent(Solver[DescentState]):
         """Return z at sigma = 0."""
         del posterior
         return state.z
+
+
+def check_levels(levels: object) -> None:
+    """Raise unless `levels` are Levels, or None."""
+    if levels is not None and not isinstance(levels, Levels):
+        raise type_error("levels", "be Levels or None", repr(levels), "Such as Karras(100.0, 0.01).")
+
+
+def descending(posterior: Posterior, levels: Levels | None, steps: int) -> SolverPlan:
+    """Return rows (sigma, next_sigma) down to 0, `levels` None for the default ones; the prior knows them."""
+    levels = default_levels(posterior) if levels is None else levels
+    sigmas = tuple(sigma_of(time) for time in levels.times(steps))
+    if math.isinf(sigmas[0]):
+        remedy = "Use levels with from_noise=False, from a sigma_max far above the prior's spread."
+        raise value_error("levels", "begin at a finite level", "noise alone, time = 1", remedy)
+    if sigmas[-1] != 0:
+        remedy = "Use levels with to_zero=True."
+        raise value_error("levels", "end at the image, sigma = 0", f"sigma = {sigmas[-1]:g}", remedy)
+    low, high = denoiser(posterior).noise_range
+    for sigma in (sigmas[0], sigmas[-2]):
+        if not low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6):
+            wanted = f"stay inside the levels that the prior knows, {low:g} to {high:g}"
+            remedy = f"Such as levels=Karras(sigma_max={min(sigmas[0], high):g}, sigma_min={low:g})."
+            raise value_error("levels", wanted, f"sigma = {sigma:g}", remedy)
+    return SolverPlan({"sigma": sigmas[:-1], "next_sigma": sigmas[1:]})
 
 
 def default_levels(posterior: Posterior) -> Levels:
@@ -131,6 +149,14 @@ def default_levels(posterior: Posterior) -> Levels:
         wanted = f"be chosen for a prior that knows {low:g} to {high:g} and has data_sd = {spread:g}"
         raise value_error("levels", wanted, "None", "Check the units of its noise range and of its data_sd.")
     return Karras(first, least)
+
+
+def require_bounded(z: Tensor, sigma: float, spread: float) -> None:
+    """Raise FloatingPointError if a z is far larger than noise of `sigma` and the `spread` together."""
+    norms = torch.linalg.vector_norm(z.flatten(1), dim=1)
+    size = float(norms.max()) / math.sqrt(z[0].numel())
+    if size > ESCAPED * (sigma + spread):
+        raise FloatingPointError(f"diverged: z grew to {size:.1e}, the prior's spread is {spread:.1e}")
 
 
 def denoiser(posterior: Posterior) -> Denoiser:
