@@ -19,7 +19,7 @@ from torch import Tensor
 from operators.checks import COMPLEX_DTYPES, REAL_DTYPES, check_count, check_number
 from operators.errors import NonFiniteError, type_error, value_error
 from workbench.callbacks import Callback
-from workbench.engine.costs import refuse_beyond_budget, refuse_beyond_memory
+from workbench.engine.costs import particles_at_once, refuse_beyond_budget, refuse_beyond_memory
 from workbench.engine.counting import counted
 from workbench.engine.guards import diverged
 from workbench.engine.run import Run
@@ -67,7 +67,8 @@ def sample(
     seed
         Draw k is a function of the seed and k.
     microbatch
-        How many draws are computed at once; by default as many as fit `MICROBATCH_BYTES`.
+        How many draws, or interacting particles, are computed at once; by default as many as fit
+        `MICROBATCH_BYTES`, and of particles the `budget` of memory.
     dtype, device
         Of u where there is no measurement to say so.
     budget
@@ -110,9 +111,12 @@ def sample(
     ledger.start_clock()
     inside = counted(posterior, ledger)
     plan = _planned(solver, inside)
-    size = _microbatch(microbatch, count, posterior, like)
-    size = solver.particles or (1 if solver.deterministic else size)
-    ours = TensorStore() if store is None else store
+    ours, runner = TensorStore() if store is None else store, solver
+    size = _microbatch(microbatch, solver.particles or count, posterior, like)
+    size = 1 if solver.deterministic else size
+    if solver.particles is not None:
+        part = particles_at_once(posterior, solver.particles, size, microbatch is not None, limits, like)
+        runner, size = solver.in_parts(part), solver.particles
     if not ours.holds_run():
         refuse_beyond_budget(posterior, solver, plan, count, size, ledger)
     refuse_beyond_memory(posterior, count, size, limits, ours, like)
@@ -135,7 +139,7 @@ def sample(
         every=every,
         keep=store is not None,
     )
-    run = Run(inside, solver, settings, ledger, ours, like, tuple(callbacks))
+    run = Run(inside, runner, settings, ledger, ours, like, tuple(callbacks))
     with torch.no_grad():
         record, log_weights = run.go(header)
     return Samples(

@@ -55,6 +55,8 @@ class Run:
         self._taken = 0
         #: The largest of each number that the last steps told: what a solver says of its own accuracy.
         self._last: dict[str, float] = {}
+        #: What the particles say of themselves at the end.
+        self._told: dict[str, Any] = {}
         self._saved = time.monotonic()
         #: When this session began, with which batch, after how many of its steps.
         self._session = (time.monotonic(), 0, 0)
@@ -116,6 +118,7 @@ class Run:
             weights = even if log_weights is None else log_weights.cpu().double()
             x, log_weights = x[self._chosen(torch.softmax(weights, dim=0), wanted).to(x.device)], None
         self._log_weights = None if log_weights is None else log_weights.double().cpu()
+        self._told = self.solver.facts(self.posterior, self._place[2])
         self.store.write(0, x.cpu())
         self._place = (self.settings.count, 0, None)
         self._save()
@@ -248,6 +251,7 @@ class Run:
             "weights": None if self._log_weights is None else self._log_weights.tolist(),
             "microbatch": self.settings.microbatch,
             "last": self._last,
+            "told": self._told,
             "taken": self._taken,
             "ledger": self.ledger.facts(),
             "environment": environment(self.like.device),
@@ -275,6 +279,7 @@ class Run:
             first, step, state = first - first % size, 0 if short else step, None if short else state
         self._place = (first, step, state)
         self._last, self._taken = dict(facts["last"]), facts["taken"]
+        self._told = facts.get("told", {})
         self.ledger.restore(facts["ledger"])
         self.ledger.start_clock()
         if facts["weights"] is not None:
@@ -330,6 +335,7 @@ class Run:
             "microbatch": self.settings.microbatch,
             "fingerprint": header.fingerprint,
             "last_step": self._last,
+            "ensemble": self._told or None,
             "ledger": self.ledger.facts(),
             "environment": environment(self.like.device),
         }

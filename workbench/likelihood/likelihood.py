@@ -21,6 +21,7 @@ from torch import Tensor
 from operators import linalg
 from operators.affine import Affine
 from operators.base import Operator
+from operators.batch import dots
 from operators.checks import check_count, check_finite, check_number
 from operators.constant import Constant, moved, single_device
 from operators.errors import type_error, value_error
@@ -28,7 +29,7 @@ from operators.grid import Grid
 from operators.linear import LinearOperator, Scaled
 from operators.space import Space
 from workbench.likelihood.laplacian import BatchTrace, probed_trace, second_derivative
-from workbench.likelihood.newton import Map, proximal, way_out
+from workbench.likelihood.newton import law_prox
 from workbench.likelihood.white_solve import accuracy_asked, unscaled, white_prox
 from workbench.noise.base import (
     GaussianForm,
@@ -190,15 +191,25 @@ class Likelihood:
         r = per_sample(r, "r", c.shape[: c.ndim - self.domain.ndim], c)
         if self.is_linear_gaussian:
             return self._solved(c, self._served("z", c), r, tolerance, max_iterations)
+        limit = 200 if max_iterations is None else max_iterations
         with torch.no_grad():
-            return self._newton(c, r, tolerance, 200 if max_iterations is None else max_iterations)
+            data = self._served("data", double(c) if torch.float64 in self.operator.dtypes else c)
+            return law_prox(self.operator, self.noise, data, self._predicted, c, r, tolerance, limit)
 
     def prox_draw(
-        self, c: Tensor, r: Value, keys: Keys, purpose: str = "prox", *, tolerance: float | None = None
+        self,
+        c: Tensor,
+        r: Value,
+        keys: Keys,
+        purpose: str = "prox",
+        *,
+        power: float = 1.0,
+        tolerance: float | None = None,
     ) -> Tensor:
-        """Return exact draws from N(c, r^2) x likelihood, linear-Gaussian, for `c` (draws, *shape).
+        """Return exact draws from N(c, r^2) x likelihood^power, linear-Gaussian, for `c` (draws, *shape).
 
-        The prox of c + r w and z + w': its mean is the prox, its covariance (B^H B + I / r^2)^-1.
+        The prox, at r sqrt(power), of c + r w and z + w' / sqrt(power): its covariance is the inverse of
+        power B^H B + I / r^2.
         """
         b, _ = self.whitened
         self._check(c, "c")
@@ -206,10 +217,25 @@ class Likelihood:
         if c.shape != (len(keys.draws), *self.domain.shape):
             raise value_error("c", f"have shape {(len(keys.draws), *self.domain.shape)}", tuple(c.shape))
         r = per_sample(r, "r", c.shape[:1], c)
-        z = self._served("z", c)
-        data = z + keys.normals(b.codomain.shape, f"{purpose}: data", like=z)
-        white = keys.normals(self.domain.shape, f"{purpose}: point", like=c)
-        return self._solved(c, data, r, tolerance, None, white)
+        z, root = self._served("z", c), check_number(power, "power", positive=True) ** 0.5
+        data = z + keys.normals(b.codomain.shape, f"{purpose}: data", like=z) / root
+        white = keys.normals(self.domain.shape, f"{purpose}: point", like=c) / root
+        return self._solved(c, data, root * r, tolerance, None, white)
+
+    def prox_value(self, c: Tensor, r: Value, *, power: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Return x and value of max_x power log p(y | x) - |x - c|^2 / (2 r^2), linear-Gaussian.
+
+        Up to -log det(I + power r^2 B^H B) / 2, the same for every c, the value is the logarithm of the
+        integral of N(c, r^2) x likelihood^power. Both are in double precision where B can be.
+        """
+        b, _ = self.whitened
+        c = double(c) if torch.float64 in b.dtypes else c
+        root = check_number(power, "power", positive=True) ** 0.5
+        # The value is stationary in x: the square of a small error.
+        x = self.prox(c, root * r, tolerance=1e-4)
+        apart = x - c
+        far = dots(apart, apart).double() / (2 * r * r)
+        return x, power * self._log_likelihood(x) - far
 
     def draw(self, x: Tensor, keys: Keys, purpose: str = "noise") -> Tensor:
         """Return data drawn for each row of `x` (draws, *shape)."""
@@ -308,36 +334,6 @@ class Likelihood:
     def _per_sample(self, value: Value) -> Value:
         """Return what varies over the batch axes shaped to multiply an x."""
         return value.reshape(*value.shape, *[1] * self.domain.ndim) if isinstance(value, Tensor) else value
-
-    def _newton(self, c: Tensor, r: Value, tolerance: float | None, max_iterations: int) -> Tensor:
-        operator = self.operator
-        # -log p is a sum of large numbers whose differences are looked at.
-        point, c = c, double(c) if torch.float64 in operator.dtypes else c
-        data = self._served("data", c)
-        tolerance = accuracy_asked(tolerance, point)
-
-        def linearise(x: Tensor) -> tuple[Tensor, Map]:
-            m = self._predicted(x)
-
-            def curvature(v: Tensor) -> Tensor:
-                image = operator.apply_jvp(x, v)
-                return operator.apply_vjp(x, self.noise.positive_curvature(m, data, image))
-
-            return -operator.apply_vjp(x, self.noise.score(m, data)), curvature
-
-        centre = c.reshape(-1, *self.domain.shape)
-        if isinstance(r, Tensor):
-            r = r.to(c.real.dtype).expand(c.shape[: c.ndim - self.domain.ndim]).reshape(-1)
-        result = proximal(
-            lambda x: -self._log_likelihood(x),
-            linearise,
-            centre,
-            r,
-            towards=way_out(operator, centre, self.noise.escape(self._predicted(centre), data)),
-            tolerance=tolerance,
-            max_iterations=max_iterations,
-        )
-        return result.solution.reshape(c.shape).to(point.dtype)
 
     def _check(self, x: Tensor, argument: str) -> None:
         self.operator._check(x, self.domain, argument)

@@ -29,9 +29,9 @@ from operators.cg import conjugate_gradient
 from operators.checks import check_count
 from operators.errors import ConvergenceWarning
 from workbench.likelihood.white_solve import accuracy_asked
-from workbench.noise.base import double
+from workbench.noise.base import Noise, Value, double
 
-__all__ = ["NewtonResult", "proximal", "way_out"]
+__all__ = ["NewtonResult", "law_prox", "proximal", "way_out"]
 
 Map = Callable[[Tensor], Tensor]
 Linearise = Callable[[Tensor], tuple[Tensor, Map]]
@@ -134,6 +134,48 @@ def proximal(
     result = NewtonResult(x, iteration, error, reached)
     _warn(result)
     return result
+
+
+def law_prox(
+    operator: Operator,
+    noise: Noise,
+    data: Tensor,
+    predicted: Map,
+    c: Tensor,
+    r: Value,
+    tolerance: float | None,
+    max_iterations: int,
+) -> Tensor:
+    """Return argmin_x -log p(data | predicted(x)) + |x - c|^2 / (2 r^2) for c (..., *domain.shape).
+
+    `predicted` is A(x) + offset; `data` come in the precision that is worked in.
+    """
+    # -log p is a sum of large numbers whose differences are looked at.
+    point, c = c, double(c) if torch.float64 in operator.dtypes else c
+    tolerance = accuracy_asked(tolerance, point)
+
+    def linearise(x: Tensor) -> tuple[Tensor, Map]:
+        m = predicted(x)
+
+        def curvature(v: Tensor) -> Tensor:
+            image = operator.apply_jvp(x, v)
+            return operator.apply_vjp(x, noise.positive_curvature(m, data, image))
+
+        return -operator.apply_vjp(x, noise.score(m, data)), curvature
+
+    centre = c.reshape(-1, *operator.domain.shape)
+    if isinstance(r, Tensor):
+        r = r.to(c.real.dtype).expand(c.shape[: c.ndim - operator.domain.ndim]).reshape(-1)
+    result = proximal(
+        lambda x: -noise.log_likelihood(predicted(x), data),
+        linearise,
+        centre,
+        r,
+        towards=way_out(operator, centre, noise.escape(predicted(centre), data)),
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+    return result.solution.reshape(c.shape).to(point.dtype)
 
 
 def way_out(operator: Operator, x: Tensor, target: Tensor | None) -> Tensor | None:

@@ -62,6 +62,11 @@ class Noise(ABC):
     def check(self, data: Tensor, space: Space) -> None:
         """Raise unless `data` in `space`, the operator's codomain, can follow this law."""
 
+    @property
+    def is_normalised(self) -> bool:
+        """Whether `log_likelihood` has all its constants."""
+        return True
+
     @abstractmethod
     def log_likelihood(self, predicted: Tensor, data: Tensor) -> Tensor:
         """Return log p(data | predicted) per batch element, in double precision, differentiable."""

@@ -68,6 +68,13 @@ class Keys:
         """Return the keys of other draws at the same step."""
         return replace(self, draws=_check_draws(draws))
 
+    def part(self, rows: slice) -> Keys:
+        """Return the keys of some of the draws, by their place among these, at the same step."""
+        other = copy(self)
+        object.__setattr__(other, "draws", self.draws[rows])
+        other.__dict__.pop("_memo_draws", None)
+        return other
+
     def normals(self, shape: Sequence[int], purpose: str, *, like: Tensor, region: Region = ()) -> Tensor:
         """Return standard normals (len(draws), *shape); complex ones have sd 1 per component.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from torch import Tensor
 
@@ -107,6 +107,16 @@ class Solver(ABC, Generic[S]):
         """Return the log-weights of interacting particles, None where they weigh the same."""
         del state
         return None
+
+    def in_parts(self, size: int) -> Self:
+        """Return the same solver, which computes at most `size` interacting particles at once."""
+        del size
+        return self
+
+    def facts(self, posterior: Posterior, state: S) -> dict[str, Any]:
+        """Return what interacting particles say of themselves at the end, JSON-able, for the record."""
+        del posterior, state
+        return {}
 
     def cost(self, posterior: Posterior, plan: SolverPlan) -> Cost:
         """Return what one draw takes at least."""

@@ -1,0 +1,234 @@
+"""What the particle solvers share: J states that descend together, and weights that say how much each counts.
+
+    z_k+1 ~ q_k(. | z_k),    w_k+1 = w_k p_k(z_k+1 | z_k) psi_k+1(z_k+1) / (q_k(z_k+1 | z_k) psi_k(z_k))
+
+p_k is a step of the prior alone, q_k the one that is taken, and psi_k a guess at what the data say of z_k,
+the twist. Any q and psi lead to the posterior as J grows, provided that the first weights contain psi_0 and
+the last twist is p(y | x) itself; good ones need fewer particles (Del Moral 2004). The mean of all weights is
+the evidence p(y), up to what the steps of the prior are off by.
+
+Where the weights have become too uneven, effective number below `threshold` J, particles are drawn anew by
+weight (systematic resampling), after the last step never. Copies go apart again by the noise of the steps.
+
+What it is off by: the steps of the prior are as many as `steps`; and particles are finitely many. With too
+few for how much the data say, one carries all the weight: the spread is then that of its descendants, and no
+posterior's. The run warns of it, with the effective number; docs/solvers.md shows how it falls with
+dimension.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from operators.checks import check_count, check_number
+from operators.errors import value_error
+from operators.linalg import TraceEstimate
+from workbench.integration.levels import Karras, Levels
+from workbench.kinds import Kind
+from workbench.plan import PlanRow, SolverPlan
+from workbench.posterior import Posterior
+from workbench.random import Keys
+from workbench.solvers.base import Info, Solver
+from workbench.solvers.descent import check_levels, default_levels, denoiser, descending
+from workbench.solvers.particles import Particles, effective_number, resampled
+from workbench.solvers.tempering import spectrum
+
+__all__ = ["DegeneracyWarning", "Ensemble", "Moved"]
+
+#: Effective numbers below this, or this share of J, are those of particles that say nothing together.
+FEW, SHARE = 10, 0.25
+#: The last level leaves log p(y | z) uncertain by this much: sigma^2 tr B^H B is its square.
+SETTLED = 0.3
+#: Particles up to which a record lists the ancestors.
+LISTED = 4096
+
+
+class DegeneracyWarning(UserWarning):
+    """The weight of an ensemble is on a few particles: their spread is not the posterior's."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Some of the particles after a step: where they are, the log-weight they gained, what they carry on."""
+
+    z: Tensor
+    gained: Tensor
+    carried: Mapping[str, Tensor]
+    estimate: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Ensemble(Solver[Particles]):
+    """`count` particles in `steps` evaluations each at `levels`; `at_once` of them are computed at a time.
+
+    `levels` None begins far above the prior's spread and ends where neither prior nor data resolve more.
+    `threshold` 0 never draws anew, 1 at every step.
+    """
+
+    count: int = 256
+    steps: int = 200
+    levels: Levels | None = None
+    threshold: float = 0.5
+    at_once: int | None = None
+
+    kind: ClassVar[Kind] = Kind.WEIGHTED_ENSEMBLE  # type: ignore[misc]
+    state_type: ClassVar[type[Particles]] = Particles
+    remedy: ClassVar[str] = "Take more particles or steps, or check the noise level and the prior's units."
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", check_count(self.count, "count", minimum=2))
+        object.__setattr__(self, "steps", check_count(self.steps, "steps"))
+        check_levels(self.levels)
+        if check_number(self.threshold, "threshold", non_negative=True) > 1:
+            raise value_error("threshold", "be between 0 and 1", self.threshold, "It is a share of `count`.")
+        if self.at_once is not None:
+            check_count(self.at_once, "at_once")
+
+    @abstractmethod
+    def begun(self, posterior: Posterior, row: PlanRow, keys: Keys, like: Tensor) -> Moved:
+        """Return the first particles of `keys.draws` and their log-weights, psi_0 included."""
+
+    @abstractmethod
+    def moved(
+        self, posterior: Posterior, z: Tensor, carried: Mapping[str, Tensor], row: PlanRow, keys: Keys
+    ) -> Moved:
+        """Return the particles z of `keys.draws` at the row's next level, and the log-weight they gain."""
+
+    def log_constant(self, posterior: Posterior) -> TraceEstimate:
+        """Return what the log evidence has beside the weights, the same for all particles."""
+        del posterior
+        return TraceEstimate(0.0)
+
+    @property
+    def particles(self) -> int:
+        """The number of particles."""
+        return self.count
+
+    @property
+    def renewal(self) -> float:
+        """The share of `count` below which particles are drawn anew."""
+        return self.threshold
+
+    def in_parts(self, size: int) -> Self:
+        """Return the same solver, which computes at most `size` particles at once."""
+        return replace(self, at_once=size)
+
+    def plan(self, posterior: Posterior) -> SolverPlan:
+        """Return sigma and next_sigma of every step."""
+        levels = settled_levels(posterior) if self.levels is None else self.levels
+        return descending(posterior, levels, self.steps)
+
+    def init(self, posterior: Posterior, keys: Keys, like: Tensor) -> Particles:
+        """Return the first particles."""
+        row = self.plan(posterior).row(0)
+        parts = [self.begun(posterior, row, keys.part(part), like) for part in self._parts()]
+        joined = _joined(parts)
+        return Particles.begun(joined.z, dict(joined.carried), joined.gained)
+
+    def step(
+        self, posterior: Posterior, state: Particles, row: PlanRow, keys: Keys
+    ) -> tuple[Particles, Info]:
+        """Move all particles, weigh them, and draw them anew where the weights have become too uneven."""
+        parts = [
+            self.moved(
+                posterior,
+                state.z[part],
+                {name: value[part] for name, value in state.carried.items()},
+                row,
+                keys.part(part),
+            )
+            for part in self._parts()
+        ]
+        joined = _joined(parts)
+        weights = state.log_weights + joined.gained
+        effective = effective_number(weights)
+        self._warn(state, effective, row)
+        moved = Particles(
+            joined.z,
+            dict(joined.carried),
+            weights,
+            state.ancestors,
+            state.gathered,
+            min(state.least, effective),
+            state.resamplings,
+        )
+        told = torch.full((self.count,), effective, dtype=torch.float64, device=moved.z.device)
+        info = Info(joined.estimate, {"effective number": told})
+        if effective < self.renewal * self.count and row.number("next_sigma") > 0:
+            moved = resampled(moved, keys)
+        return moved, info
+
+    def whereabouts(self, row: PlanRow) -> str:
+        """Return the noise level."""
+        return f"sigma = {row.number('sigma'):.3g}"
+
+    def answer(self, posterior: Posterior, state: Particles) -> Tensor:
+        """Return all particles at sigma = 0."""
+        del posterior
+        return state.z
+
+    def log_weights(self, state: Particles) -> Tensor:
+        """Return their log-weights."""
+        return state.log_weights
+
+    def facts(self, posterior: Posterior, state: Particles) -> dict[str, Any]:
+        """Return evidence, effective numbers and descent of the particles, for the record."""
+        constant = self.log_constant(posterior)
+        known = posterior.measured.noise.is_normalised
+        return {
+            "log_evidence": state.log_evidence + constant.value if known else None,
+            # Of the determinants in it, where they had to be estimated; chance in the weights comes on top.
+            "log_evidence_standard_error": constant.standard_error if known else None,
+            "effective_number": effective_number(state.log_weights),
+            "least_effective_number": state.least,
+            "resamplings": state.resamplings,
+            "unique_ancestors": state.families,
+            "ancestors": state.ancestors.tolist() if self.count <= LISTED else None,
+            "at_once": self.at_once or self.count,
+        }
+
+    def _parts(self) -> Iterator[slice]:
+        size = self.count if self.at_once is None else self.at_once
+        return (slice(start, min(start + size, self.count)) for start in range(0, self.count, size))
+
+    def _warn(self, state: Particles, effective: float, row: PlanRow) -> None:
+        limit = min(FEW, SHARE * self.count)
+        if effective >= limit or state.least < limit:
+            return
+        warnings.warn(
+            f"{type(self).__name__}: {self.count} particles count as {effective:.1f} at step {row.index + 1} "
+            f"of {self.steps}, {self.whereabouts(row)}: too few for what the data say in "
+            f"{state.z[0].numel()} unknowns. The spread of the answer is less than the posterior's. Take "
+            "more particles, more steps, a solver with better twists (TDS), or one with independent draws.",
+            DegeneracyWarning,
+            stacklevel=2,
+        )
+
+
+def settled_levels(posterior: Posterior) -> Levels:
+    """Return the levels of a descent, down to where noise on z no longer changes log p(y | z) by much."""
+    levels = default_levels(posterior)
+    if not isinstance(levels, Karras) or not posterior.measured.is_linear_gaussian:
+        return levels
+    trace = spectrum(posterior).trace_of(lambda g: g).value
+    least = max(SETTLED / trace**0.5, denoiser(posterior).noise_range[0]) if trace > 0 else levels.sigma_min
+    return replace(levels, sigma_min=min(levels.sigma_min, least))
+
+
+def _joined(parts: list[Moved]) -> Moved:
+    if len(parts) == 1:
+        return parts[0]
+    estimates = [part.estimate for part in parts if part.estimate is not None]
+    return Moved(
+        torch.cat([part.z for part in parts]),
+        torch.cat([part.gained for part in parts]),
+        {name: torch.cat([part.carried[name] for part in parts]) for name in parts[0].carried},
+        torch.cat(estimates) if len(estimates) == len(parts) else None,
+    )

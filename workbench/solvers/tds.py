@@ -1,0 +1,117 @@
+"""TDS: an ensemble guided by what the data say of the prior's estimate, weighted for what that leaves out.
+
+    D = denoise(z, sigma),    e = z_data - B D,    r^2 = sigma^2 s0^2 / (sigma^2 + s0^2)
+    twist           log psi = -e^H (I + r^2 B B^H)^-1 e / 2: y given z, were x given z N(D, r^2)
+    step            z' = m + d + s w,    d = min(s^2, r^2) J^H B^H (I + r^2 B B^H)^-1 e
+                    log w += log psi' - log psi - (|d|^2 + 2 s <d, w>) / (2 s^2)
+    last step       z' = D,    log w += log p(y | D) - log psi
+
+N(m, s^2) is the ancestral step, J = dD / dz, s0 the prior's spread (Wu, Trippe, Naesseth, Blei and Cunningham
+2023). Any other likelihood has log psi = a log p(y | D) in place of it, tempered as of a state that is r off,
+and d = min(s^2, r^2) a J^H g(D). One evaluation and one backward pass per step: the estimate at z' that its
+twist needs is the next step's. The twist leaves out what is the same for all particles, which cancels.
+
+"detached" puts r^2 / sigma^2 in place of J, as it is for an isotropic Gaussian prior: no backward pass, and
+weights that hold as well. What it is off by: see solvers/ensemble.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from operators.batch import dots
+from workbench.capabilities import Capabilities
+from workbench.plan import PlanRow, SolverPlan
+from workbench.posterior import Posterior
+from workbench.priors.base import Denoiser
+from workbench.random import Keys
+from workbench.solvers.base import Cost
+from workbench.solvers.descent import data_sd
+from workbench.solvers.ensemble import Ensemble, Moved
+from workbench.solvers.guidance import Jacobian, check_choice, guided, require_differentiable
+from workbench.solvers.tempering import powers
+
+__all__ = ["TDS"]
+
+
+@dataclass(frozen=True)
+class TDS(Ensemble):
+    """A weighted ensemble for any differentiable operator and any noise, with a backward pass per step.
+
+    `spread` is s0, by default the prior's own.
+    """
+
+    jacobian: Jacobian = "exact"
+
+    capabilities: ClassVar[Capabilities] = Capabilities(calibrated_score=True, priors=(Denoiser,))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.jacobian, "jacobian", ("exact", "detached"))
+
+    def plan(self, posterior: Posterior) -> SolverPlan:
+        """Return sigma and next_sigma of every step, r and the power of the likelihood at both."""
+        if self.jacobian == "exact":
+            require_differentiable(posterior)
+        plan, sd = super().plan(posterior), data_sd(posterior, "levels")
+        sigmas = [row.number("sigma") for row in plan] + [0.0]
+        radii = [sigma * sd / math.hypot(sigma, sd) for sigma in sigmas]
+        linear = posterior.measured.is_linear_gaussian
+        a: Sequence[float] = (1.0,) * len(sigmas) if linear else powers(posterior, radii)
+        return SolverPlan(
+            {**plan.columns, "r": tuple(radii[:-1]), "next_r": tuple(radii[1:])}
+            | {"power": tuple(a[:-1]), "next_power": tuple(a[1:])}
+        )
+
+    def begun(self, posterior: Posterior, row: PlanRow, keys: Keys, like: Tensor) -> Moved:
+        """Return noise of the first level, and its twist."""
+        z = row.number("sigma") * keys.normals(posterior.space.shape, "tds: start", like=like)
+        return self._looked(posterior, z, row.number("sigma"), row.number("r"), row.number("power"))
+
+    def moved(
+        self, posterior: Posterior, z: Tensor, carried: Mapping[str, Tensor], row: PlanRow, keys: Keys
+    ) -> Moved:
+        """Return the states at the next level with their estimates there, and what they gain."""
+        estimate, pull, twist = carried["estimate"], carried["pull"], carried["twist"]
+        sigma, after = row.number("sigma"), row.number("next_sigma")
+        if after == 0:
+            full = posterior.measured.log_likelihood(estimate)
+            return Moved(estimate, full - twist, {**carried, "twist": full}, estimate)
+        keep = (after / sigma) ** 2
+        sd = after * math.sqrt(1 - keep)
+        white = keys.normals(z.shape[1:], "tds: step", like=z)
+        d = min(sd, row.number("r")) ** 2 * pull
+        wide, noise = (x.to(torch.complex128 if x.is_complex() else torch.float64) for x in (d, white))
+        gained = -(dots(wide, wide) + 2 * sd * dots(wide, noise)) / (2 * sd**2)
+        moved = estimate + keep * (z - estimate) + d + sd * white
+        looked = self._looked(posterior, moved, after, row.number("next_r"), row.number("next_power"))
+        return Moved(moved, gained + looked.gained - twist, looked.carried, estimate)
+
+    def cost(self, posterior: Posterior, plan: SolverPlan) -> Cost:
+        """Return one evaluation, one backward pass, one A and one A^H per step."""
+        del posterior
+        steps = len(plan)
+        return Cost(steps, steps if self.jacobian == "exact" else 0, 2 * steps)
+
+    def _looked(self, posterior: Posterior, z: Tensor, sigma: float, r: float, power: float) -> Moved:
+        """Return the states with the prior's estimate, the gradient of log psi in z, and log psi."""
+        likelihood = posterior.measured
+        told: dict[str, Tensor] = {}
+
+        def drive(estimate: Tensor) -> Tensor:
+            if not likelihood.is_linear_gaussian:
+                told["twist"] = power * likelihood.log_likelihood(estimate)
+                return power * likelihood.gradient(estimate)
+            # (prox(D, r) - D) / r^2 is B^H (I + r^2 B B^H)^-1 e, and the value there is log psi.
+            x, told["twist"] = likelihood.prox_value(estimate, r)
+            return ((x - estimate) / r**2).to(estimate.dtype)
+
+        estimate, pull = guided(posterior, z, sigma, drive, self.jacobian)
+        twist = told["twist"]
+        return Moved(z, twist, {"estimate": estimate, "pull": pull, "twist": twist}, estimate)
