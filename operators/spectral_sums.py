@@ -113,6 +113,7 @@ def _dense(op: LinearOperator, like: Tensor) -> Tensor:
         for start in range(0, len(columns), CHUNK)
     ]
     matrix = torch.cat(images)
+    _require_finite(bool(torch.isfinite(matrix.real).all()))
     if both:
         matrix = torch.cat([matrix.real, matrix.imag], 1)
     values: Tensor = torch.linalg.eigvalsh((matrix + matrix.mH) / 2)
@@ -134,6 +135,7 @@ def _quadrature(op: LinearOperator, like: Tensor, iterations: int, seed: int) ->
         basis.append(v)
         w = op._apply_gram(v)
         diagonal.append(float(dots(v, w)))
+        _require_finite(math.isfinite(diagonal[-1]))
         for known in basis:
             w = w - float(dots(known, w)) * known
         beta = float(dots(w, w).sqrt())
@@ -144,3 +146,8 @@ def _quadrature(op: LinearOperator, like: Tensor, iterations: int, seed: int) ->
     off = beside[: len(diagonal) - 1]
     nodes, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
     return torch.from_numpy(nodes), torch.from_numpy(size * vectors[0] ** 2)
+
+
+def _require_finite(finite: bool) -> None:
+    if not finite:
+        raise FloatingPointError("sums over the spectrum met a NaN or an infinity in the operator's values.")

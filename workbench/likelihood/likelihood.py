@@ -316,6 +316,8 @@ class Likelihood:
         square, operator = unscaled(b := self.whitened[0])
         most = 5000 if max_iterations is None else max_iterations
         point = c if white is None else c + self._per_sample(r) * white
+        if square == 0:
+            return point
         if operator.has_closed_form:
             # Double: rounding of r^2 B^H e stays where nothing is measured. Multiples may know no solve.
             wide, z = (double(point), double(z)) if torch.float64 in b.dtypes else (point, z)

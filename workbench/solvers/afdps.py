@@ -99,7 +99,8 @@ class AFDPS(Ensemble):
         a = powers(posterior, sigmas) if self.tempered else (1.0,) * len(sigmas)
         if self.proposal == "exact" and not posterior.measured.is_linear_gaussian:
             remedy = "Use proposal='drift'."
-            raise type_error("proposal", "be for this likelihood", "'exact'", remedy)
+            wanted = "be for a linear-Gaussian likelihood where it is 'exact'"
+            raise type_error("proposal", wanted, repr(posterior.measured), remedy)
         if self.weights == "continuous" and self.variant == "sde":
             self._refuse_stiff(posterior, sigmas, a)
         return SolverPlan({**plan.columns, "power": a[:-1], "next_power": a[1:]})

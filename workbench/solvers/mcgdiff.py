@@ -76,7 +76,7 @@ class MCGdiff(Ensemble):
         white = data.parts.turned(keys.normals(posterior.space.shape, "mcgdiff: start", like=like))
         zero = torch.zeros_like(white)
         u, gained = _met(data, zero, level**2, level, white)
-        return Moved(data.parts.image((torch.ones_like(data.t), u)), gained, {})
+        return Moved(data.parts.image((torch.ones_like(data.t), u)).to(like.dtype), gained, {})
 
     def moved(
         self, posterior: Posterior, z: Tensor, carried: Mapping[str, Tensor], row: PlanRow, keys: Keys
@@ -101,7 +101,7 @@ class MCGdiff(Ensemble):
         moved = torch.where(passes, passed, moved)
         if after == 0:
             return Moved(estimate, gained + self._left(data, d), {}, estimate)
-        return Moved(data.parts.image((torch.ones_like(data.t), moved)), gained, {}, estimate)
+        return Moved(data.parts.image((torch.ones_like(data.t), moved)).to(z.dtype), gained, {}, estimate)
 
     def log_constant(self, posterior: Posterior) -> TraceEstimate:
         """Return log p(y | x) less that of the coefficients, the same for every x."""

@@ -1,0 +1,124 @@
+"""TDS against closed forms of posterior and evidence: exact and detached, linear or not; its refusals."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from operators.identity import Identity
+from operators.space import Space
+from pipelines.verify.referee.metrics import measure
+from pipelines.verify.referee.problem import problem
+from tests.problems import posterior_of
+from tests.solver_contract import PoisonedDenoiser
+from tests.workbench.solvers.ensemble_cases import LEVELS, EnsembleContract, errors_over_seeds, vague
+from workbench.driver import sample
+from workbench.integration import Karras
+from workbench.likelihood import Likelihood
+from workbench.noise.poisson import PoissonTransmission
+from workbench.posterior import Posterior
+from workbench.priors.gaussian import Gaussian
+from workbench.random import Keys
+from workbench.solvers.tds import TDS
+
+
+class TestTDS(EnsembleContract):
+    covers = (TDS,)
+
+    def make(self) -> TDS:
+        return TDS(24, 8, Karras(20.0, 0.1))
+
+
+@pytest.mark.parametrize("jacobian", ["exact", "detached"])
+@pytest.mark.parametrize("name", ["P1", "P2", "P3"])
+def test_mean_and_evidence_are_those_of_closed_forms(name: str, jacobian: str) -> None:
+    solver = TDS(300, 100, LEVELS, jacobian=jacobian)  # type: ignore[arg-type]
+    error, off, chance = errors_over_seeds(problem(name), solver, range(4))
+    assert error < 0.12
+    assert abs(off) < 0.1
+    assert chance < 0.1
+
+
+@pytest.mark.parametrize("name", ["mask", "blur", "coils"])
+def test_images_have_their_evidence(name: str) -> None:
+    """Thirty data and more at 5 % noise: more than particles guided by p(y | z) could do."""
+    error, off, _ = errors_over_seeds(problem(f"{name}8"), TDS(200, 200), range(2))
+    assert error < 0.2
+    assert abs(off) < 1.0
+
+
+def test_the_drift_is_the_gradient_of_the_twist() -> None:
+    """By autograd through the prior, for a linear likelihood and for intensities."""
+    for posterior in (problem("P3").posterior, problem("phase2").posterior):
+        solver = TDS(8, 20, LEVELS if posterior.measured.is_linear else Karras(3.0, 0.05))
+        row = solver.plan(posterior).row(7)
+        keys = Keys(1, tuple(range(5)))
+        sigma, r, power = (row.number(name) for name in ("sigma", "r", "power"))
+        z = keys.normals(posterior.space.shape, "test: z", like=posterior.like())
+
+        def log_twist(z: Tensor, posterior: Posterior = posterior, *at: float) -> Tensor:
+            estimate = posterior.prior.denoise(z, at[0])  # type: ignore[attr-defined]
+            if not posterior.measured.is_linear:
+                return at[2] * posterior.measured.log_likelihood(estimate)
+            b, data = posterior.measured.whitened
+            off = data - b(estimate)
+            solved = b.measurement_solve(off / at[1] ** 2, 1 / at[1] ** 2)
+            return -(off * solved).flatten(1).sum(1) / 2
+
+        with torch.enable_grad():
+            leaf = z.clone().requires_grad_()
+            value = log_twist(leaf, posterior, sigma, r, power)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        looked = solver._looked(posterior, z, sigma, r, power)
+        assert torch.allclose(looked.carried["pull"], gradient, rtol=1e-6, atol=1e-9)
+        # Up to what all particles have in common.
+        shift = looked.gained - value.detach()
+        assert torch.allclose(shift, shift[:1].expand_as(shift), atol=1e-8)
+
+
+def test_signs_that_the_data_do_not_tell_are_both_found() -> None:
+    posed = problem("phase2")
+    found = [sample(posed.posterior, TDS(1000, 100), seed=seed) for seed in range(4)]
+    rows = torch.cat([posed.rows(samples.tensor()) for samples in found])
+    metrics = measure(rows, posed.truth, torch.cat([samples.weights for samples in found]))
+    assert metrics.mode_error is not None
+    assert metrics.mode_error < 0.08
+
+
+def test_counts_of_photons() -> None:
+    """Four unknowns, each with its own count: the posterior is a product of densities on a line."""
+    space = Space((4,))
+    data = torch.tensor([60.0, 40.0, 90.0, 70.0])
+    likelihood = Likelihood(Identity(space), PoissonTransmission(100.0), data.double())
+    posterior = Posterior(Gaussian(0.5, 0.3 * Identity(space)), likelihood)
+    x = torch.linspace(-1.5, 2.5, 4001, dtype=torch.float64)[:, None]
+    logs = data * torch.log(100 * torch.exp(-x)) - 100 * torch.exp(-x) - torch.lgamma(data + 1.0)
+    prior = -((x - 0.5) ** 2) / (2 * 0.3**2) - math.log(0.3) - math.log(2 * math.pi) / 2
+    weights = torch.softmax(logs + prior, 0)
+    mean = (weights * x).sum(0)
+    sd = (weights * (x - mean) ** 2).sum(0).sqrt()
+    whole = float((torch.logsumexp(logs + prior, 0) + math.log(1e-3)).sum())
+    samples = sample(posterior, TDS(1000, 100), seed=2)
+    found = samples.weights @ samples.tensor()
+    assert float(((found - mean) / sd).abs().max()) < 0.2
+    assert samples.record["ensemble"]["log_evidence"] == pytest.approx(whole, abs=0.3)
+
+
+def test_detached_it_goes_without_the_prior_s_derivative() -> None:
+    posterior = vague("mask")
+    ledger = sample(posterior, TDS(16, 5, jacobian="detached", threshold=0.0)).record["ledger"]
+    assert ledger["backward_passes"] == 0
+    assert sample(posterior, TDS(16, 5, threshold=0.0)).record["ledger"]["backward_passes"] == 16 * 5
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="`jacobian` must be one of 'exact', 'detached', got 'none'"):
+        TDS(jacobian="none")  # type: ignore[arg-type]
+    posterior = posterior_of("mask", 4)
+    unknown = PoisonedDenoiser(posterior.prior, 10**9)  # type: ignore[arg-type]
+    blind = Posterior(unknown, posterior.physical_likelihood)
+    with pytest.raises(ValueError, match="without a data_sd"):
+        sample(blind, TDS(8, 4, LEVELS))
