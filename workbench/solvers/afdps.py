@@ -48,7 +48,7 @@ from workbench.solvers.descent import denoiser, measured_norm
 from workbench.solvers.ensemble import Ensemble, Moved
 from workbench.solvers.guidance import check_choice
 from workbench.solvers.singular import residual, singular
-from workbench.solvers.tempering import powers, spectrum
+from workbench.solvers.tempering import powers, reached, spectrum
 
 __all__ = ["AFDPS"]
 
@@ -111,29 +111,28 @@ class AFDPS(Ensemble):
         shape = posterior.space.shape
         if not likelihood.is_linear_gaussian:
             z = level * keys.normals(shape, "afdps: start", like=like)
-            fit = likelihood.log_likelihood(z)
+            fit = reached(posterior, z)
             return Moved(z, power * fit, {"fit": fit})
         zero = torch.zeros((len(keys.draws), *shape), dtype=like.dtype, device=like.device)
         z = likelihood.prox_draw(zero, level, keys, "afdps: start", power=power)
         _, value = likelihood.prox_value(zero[:1], level, power=power)
-        return Moved(z, value.expand(len(z)), {"fit": likelihood.log_likelihood(z)})
+        return Moved(z, value.expand(len(z)), {"fit": reached(posterior, z)})
 
     def moved(
         self, posterior: Posterior, z: Tensor, carried: Mapping[str, Tensor], row: PlanRow, keys: Keys
     ) -> Moved:
         """Return the states at the next level and what they gain."""
         estimate = denoiser(posterior).denoise(z, row.number("sigma"))
-        likelihood = posterior.measured
         power, after = row.number("power"), row.number("next_power")
         if row.number("next_sigma") == 0:
-            fit = likelihood.log_likelihood(estimate)
+            fit = posterior.measured.log_likelihood(estimate)
             return Moved(estimate, fit - power * carried["fit"], {"fit": fit}, estimate)
         if self.weights == "continuous":
             moved, gained = self._by_flow(posterior, z, estimate, row, keys)
             gained = gained + (after - power) * carried["fit"]
-            return Moved(moved, gained, {"fit": likelihood.log_likelihood(moved)}, estimate)
+            return Moved(moved, gained, {"fit": reached(posterior, moved)}, estimate)
         moved, gained = self._by_kernel(posterior, z, estimate, row, keys)
-        fit = likelihood.log_likelihood(moved)
+        fit = reached(posterior, moved)
         gained = gained - power * carried["fit"]
         # The exact draw has its own likelihood in Z already.
         gained = gained if self._draws_exactly(posterior) else gained + after * fit

@@ -35,7 +35,7 @@ from workbench.solvers.base import Cost
 from workbench.solvers.descent import data_sd
 from workbench.solvers.ensemble import Ensemble, Moved
 from workbench.solvers.guidance import Jacobian, check_choice, guided, require_differentiable
-from workbench.solvers.tempering import powers
+from workbench.solvers.tempering import powers, reached
 
 __all__ = ["TDS"]
 
@@ -106,7 +106,7 @@ class TDS(Ensemble):
 
         def drive(estimate: Tensor) -> Tensor:
             if not likelihood.is_linear_gaussian:
-                told["twist"] = power * likelihood.log_likelihood(estimate)
+                told["twist"] = power * reached(posterior, estimate)
                 return power * likelihood.gradient(estimate)
             # (prox(D, r) - D) / r^2 is B^H (I + r^2 B B^H)^-1 e, and the value there is log psi.
             x, told["twist"] = likelihood.prox_value(estimate, r)

@@ -26,16 +26,26 @@ from workbench.posterior import Posterior
 from workbench.random import Keys
 from workbench.solvers.descent import data_sd, denoiser
 
-__all__ = ["powers", "spectrum"]
+__all__ = ["powers", "reached", "spectrum"]
 
 #: Points like the prior's, and levels at which they are asked.
 POINTS, ASKED = 16, 24
+#: The least log p(y | z) of a noisy state.
+LEAST = -1e30
 
 
 def spectrum(posterior: Posterior) -> SpectralSums:
     """Return the sums over the spectrum of B^H B, made once for each posterior."""
     operator = posterior.measured.whitened[0]
     return posterior.kept("spectrum of B^H B", lambda: SpectralSums.of(operator, posterior.like()))
+
+
+def reached(posterior: Posterior, z: Tensor) -> Tensor:
+    """Return log p(y | z) of noisy states, finite also where it is none.
+
+    A noisy state that cannot have given the data may become an image that has: a small power spares it.
+    """
+    return posterior.measured.log_likelihood(z).clamp(min=LEAST)
 
 
 def powers(posterior: Posterior, sigmas: Sequence[float]) -> tuple[float, ...]:
