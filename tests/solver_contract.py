@@ -30,13 +30,13 @@ from workbench.callbacks import Callback, StepEvent
 from workbench.capabilities import CapabilityError
 from workbench.driver import sample
 from workbench.engine.guards import DivergedError
-from workbench.engine.snapshot import pack, unpack
 from workbench.kinds import Kind
 from workbench.likelihood import Likelihood
 from workbench.posterior import Posterior
 from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.samples import Samples
+from workbench.snapshot import pack, unpack
 from workbench.solvers.base import Solver
 from workbench.store import TensorStore
 from workbench.units import Units
@@ -147,7 +147,7 @@ class SolverContract:
 
     @property
     def prior_only(self) -> bool:
-        return bool(self.covers[0].capabilities.prior_only)
+        return bool(self.make().capabilities.prior_only)
 
     def run(
         self, posterior: Posterior | None = None, precision: torch.dtype = torch.float64, **options: Any
@@ -303,7 +303,7 @@ class SolverContract:
                 pytest.fail(f"not reported by the driver: {error}")
 
     def test_complex_fields(self) -> None:
-        if "complex field" not in self.covers[0].capabilities.spaces:
+        if "complex field" not in self.make().capabilities.spaces:
             with pytest.raises(CapabilityError, match="`prior.space` must be"):
                 self.run(self.posterior_complex())
             return

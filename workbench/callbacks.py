@@ -77,7 +77,7 @@ class Callback:
         """Look once the last draw is written."""
 
     def keep(self) -> dict[str, Any]:
-        """Return what has been gathered, as `workbench.engine.snapshot` can hold it."""
+        """Return what has been gathered, as `workbench.snapshot` can hold it."""
         return {}
 
     def restore(self, kept: Mapping[str, Any]) -> None:

@@ -112,14 +112,14 @@ def sample(
     inside = counted(posterior, ledger)
     plan = _planned(solver, inside)
     ours, runner = TensorStore() if store is None else store, solver
-    size = _microbatch(microbatch, solver.particles or count, posterior, like)
+    size = _microbatch(microbatch, solver.particles or count, posterior.space.size * solver.width, like)
     size = 1 if solver.deterministic else size
     if solver.particles is not None:
         part = particles_at_once(posterior, solver.particles, size, microbatch is not None, limits, like)
         runner, size = solver.in_parts(part), solver.particles
     if not ours.holds_run():
         refuse_beyond_budget(posterior, solver, plan, count, size, ledger)
-    refuse_beyond_memory(posterior, count, size, limits, ours, like)
+    refuse_beyond_memory(posterior, count, size, solver.width, limits, ours, like)
 
     header = Header(
         space=posterior.space,
@@ -222,8 +222,8 @@ def _count(solver: Solver[Any], draws: int | None) -> int:
     return draws
 
 
-def _microbatch(given: int | None, count: int, posterior: Posterior, like: Tensor) -> int:
+def _microbatch(given: int | None, count: int, entries: int, like: Tensor) -> int:
     if given is not None:
         return check_count(given, "microbatch")
-    most = max(1, MICROBATCH_BYTES // (posterior.space.size * like.element_size()))
+    most = max(1, MICROBATCH_BYTES // (entries * like.element_size()))
     return math.ceil(count / math.ceil(count / most))

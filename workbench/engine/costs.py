@@ -49,10 +49,17 @@ def refuse_beyond_budget(
 
 
 def refuse_beyond_memory(
-    posterior: Posterior, count: int, microbatch: int, budget: Budget, store: Store, like: Tensor
+    posterior: Posterior,
+    count: int,
+    microbatch: int,
+    width: int,
+    budget: Budget,
+    store: Store,
+    like: Tensor,
 ) -> None:
-    """Raise BudgetError where the draws, or a microbatch of them, cannot fit."""
+    """Raise BudgetError where the draws, or a microbatch of them of `width` states each, cannot fit."""
     element = posterior.space.size * like.element_size()
+    each = element * width
     in_memory = isinstance(store, TensorStore)
     room = available_memory() if in_memory else store.room()
     if room is not None and count * element > room:
@@ -62,14 +69,14 @@ def refuse_beyond_memory(
         wanted = f"fit into the {bytes_text(room)} free in {where}"
         raise BudgetError(str(value_error("draws", wanted, f"{count} of {bytes_text(element)} each", remedy)))
     free = available_memory() if like.device.type == "cpu" else None
-    if free is not None and COPIES * microbatch * element > free:
+    if free is not None and COPIES * microbatch * each > free:
         wanted = f"let {COPIES} copies of its draws fit into the {bytes_text(free)} free in memory"
-        remedy = f"At most {max(1, free // element // COPIES)}."
+        remedy = f"At most {max(1, free // each // COPIES)}."
         raise BudgetError(
-            str(value_error("microbatch", wanted, f"{microbatch} of {bytes_text(element)}", remedy))
+            str(value_error("microbatch", wanted, f"{microbatch} of {bytes_text(each)}", remedy))
         )
     if budget.memory_bytes is not None:
-        least = COPIES * microbatch * element + (count * element if in_memory else 0)
+        least = COPIES * microbatch * each + (count * element if in_memory else 0)
         least += peak_memory(like.device) if like.device.type == "cpu" else 0
         if least > budget.memory_bytes:
             remedy = "Raise it, or lower `microbatch`, or keep the draws on disk: store=ZarrStore(path)."

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.engine.snapshot import pack
+from workbench.snapshot import pack
 from workbench.solvers.base import Info, Solver
 
 __all__ = ["DivergedError", "diverged", "diverged_rows"]
@@ -68,7 +68,7 @@ def _components(tensor: Tensor) -> Tensor:
 
 def _rows(mask: Tensor, batch: int) -> set[int]:
     if mask.ndim == 0 or mask.shape[0] != batch:
-        return set(range(batch))
+        return set(range(batch)) if bool(mask.any()) else set()
     return (
         set(mask.flatten(1).any(dim=1).nonzero().flatten().tolist())
         if mask.ndim > 1

@@ -21,10 +21,10 @@ from workbench.engine.costs import still_to_come
 from workbench.engine.environment import environment
 from workbench.engine.guards import DivergedError, diverged, diverged_rows
 from workbench.engine.run_settings import RunSettings
-from workbench.engine.snapshot import check_keepable, pack, unpack
 from workbench.ledger import Ledger
 from workbench.posterior import Posterior
 from workbench.random import Keys
+from workbench.snapshot import check_keepable, pack, unpack
 from workbench.solvers.base import Info, Solver
 from workbench.store import Header, Progress, Store, StoreFull
 
@@ -180,7 +180,7 @@ class Run:
     def _diverged(self, step: int, which: str, reason: str) -> DivergedError:
         where = "before its first step" if step == 0 else f"at step {step} of {len(self.settings.plan)}"
         if step > 0 and (place := self.solver.whereabouts(self.settings.plan.row(step - 1))):
-            where = f"{where}, {place},"
+            where = f"{where}, {place}" + ("," if which else "")
         return diverged(self.solver, where, which, reason)
 
     def _checked(self, x: Tensor) -> Tensor:

@@ -82,6 +82,11 @@ class Solver(ABC, Generic[S]):
         """Number of interacting particles, None where draws are independent."""
         return None
 
+    @property
+    def width(self) -> int:
+        """How many states a draw takes at once: what a microbatch holds of each."""
+        return 1
+
     @abstractmethod
     def plan(self, posterior: Posterior) -> SolverPlan:
         """Return the rows of the run."""

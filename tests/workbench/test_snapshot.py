@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.engine.snapshot import pack, unpack
+from workbench.snapshot import pack, unpack
 
 
 @dataclass(frozen=True)
