@@ -238,9 +238,9 @@ def test_steps_that_are_too_long_end_the_run_and_say_where() -> None:
         (
             phase(),
             DAPS(3, levels, ode_steps=1, inner=Langevin(fraction=60.0)),
-            r"step 1 of 3, sigma = 2, r = 2,",
+            r"step 1 of 3, sigma = 2, r = 2",
         ),
-        (linear, PnPDM(3, 4, 2.0, 0.2, inner=Langevin(fraction=5.0)), r"step 1 of 12, sigma = 2, rho = 2,"),
+        (linear, PnPDM(3, 4, 2.0, 0.2, inner=Langevin(fraction=5.0)), r"step 1 of 12, sigma = 2, rho = 2"),
     )
     for posterior, solver, place in runs:
         words = (
