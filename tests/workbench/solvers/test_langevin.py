@@ -233,7 +233,7 @@ def test_steps_that_are_too_long_end_the_run_and_say_where() -> None:
         (
             linear,
             DAPS(3, levels, ode_steps=2, inner=Langevin(fraction=5.0)),
-            r"step 2 of 6, sigma = .*, r = 2,",
+            r"step 2 of 6, sigma = .*, r = 2",
         ),
         (
             phase(),
