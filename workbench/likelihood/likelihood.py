@@ -222,7 +222,9 @@ class Likelihood:
         white = keys.normals(self.domain.shape, f"{purpose}: point", like=c) / root
         return self._solved(c, data, root * r, tolerance, None, white)
 
-    def prox_value(self, c: Tensor, r: Value, *, power: float = 1.0) -> tuple[Tensor, Tensor]:
+    def prox_value(
+        self, c: Tensor, r: Value, *, power: float = 1.0, tolerance: float = 1e-4
+    ) -> tuple[Tensor, Tensor]:
         """Return x and value of max_x power log p(y | x) - |x - c|^2 / (2 r^2), linear-Gaussian.
 
         Up to -log det(I + power r^2 B^H B) / 2, the same for every c, the value is the logarithm of the
@@ -231,8 +233,8 @@ class Likelihood:
         b, _ = self.whitened
         c = double(c) if torch.float64 in b.dtypes else c
         root = check_number(power, "power", positive=True) ** 0.5
-        # The value is stationary in x: the square of a small error.
-        x = self.prox(c, root * r, tolerance=1e-4)
+        # The value is stationary in x: off by the square of what x is.
+        x = self.prox(c, root * r, tolerance=tolerance)
         apart = x - c
         far = dots(apart, apart).double() / (2 * r * r)
         return x, power * self._log_likelihood(x) - far

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from operators.batch import dots
+from operators.checks import check_number
 from workbench.capabilities import Capabilities
 from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
@@ -44,16 +45,18 @@ __all__ = ["TDS"]
 class TDS(Ensemble):
     """A weighted ensemble for any differentiable operator and any noise, with a backward pass per step.
 
-    `spread` is s0, by default the prior's own.
+    `tolerance` is that of the inverse where it has no closed form, in standard deviations of N(D, r^2).
     """
 
     jacobian: Jacobian = "exact"
+    tolerance: float = 1e-4
 
     capabilities: ClassVar[Capabilities] = Capabilities(calibrated_score=True, priors=(Denoiser,))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self.jacobian, "jacobian", ("exact", "detached"))
+        check_number(self.tolerance, "tolerance", positive=True)
 
     def plan(self, posterior: Posterior) -> SolverPlan:
         """Return sigma and next_sigma of every step, r and the power of the likelihood at both."""
@@ -109,7 +112,7 @@ class TDS(Ensemble):
                 told["twist"] = power * reached(posterior, estimate)
                 return power * likelihood.gradient(estimate)
             # (prox(D, r) - D) / r^2 is B^H (I + r^2 B B^H)^-1 e, and the value there is log psi.
-            x, told["twist"] = likelihood.prox_value(estimate, r)
+            x, told["twist"] = likelihood.prox_value(estimate, r, tolerance=self.tolerance)
             return ((x - estimate) / r**2).to(estimate.dtype)
 
         estimate, pull = guided(posterior, z, sigma, drive, self.jacobian)

@@ -11,7 +11,7 @@ once, in sigmas of three statistics of K rows of n that should be white:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from pipelines.verify.referee.metrics import Metrics, measure
 from pipelines.verify.referee.truth import Truth
 
-__all__ = ["SIGMAS", "Band", "bands_of", "near", "normality"]
+__all__ = ["SIGMAS", "Band", "bands_around", "bands_of", "near", "normality"]
 
 #: Standard deviations that chance may move a figure by.
 SIGMAS = 5.0
@@ -40,7 +40,11 @@ class Band:
 
 def bands_of(sets: Iterable[Tensor], truth: Truth) -> dict[str, Band]:
     """Return a band for every metric from sets of draws (count, n)."""
-    found = [measure(rows, truth) for rows in sets]
+    return bands_around([measure(rows, truth) for rows in sets])
+
+
+def bands_around(found: Sequence[Metrics]) -> dict[str, Band]:
+    """Return a band for every metric from those of several sets."""
     bands = {}
     for field in fields(Metrics):
         values = [getattr(metrics, field.name) for metrics in found]

@@ -7,12 +7,15 @@ own chain           a chaotic one, one with a prox of several minima, another po
                     of its own
 same answer         a point estimate: by plain algebra
 none                nobody has told us its equations: figures, and no verdict
+
+Of interacting particles states and weights have to be the same, or their figures those of other ensembles.
 """
 
 from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,15 +25,18 @@ import torch
 from torch import Tensor
 
 from operators.errors import NoClosedFormError
-from pipelines.verify.referee.bands import SIGMAS, Band, bands_of, near, normality
+from pipelines.verify.referee.bands import SIGMAS, Band, bands_around, bands_of, near, normality
 from pipelines.verify.referee.entries import DENSE, Entry
+from pipelines.verify.referee.laws.flock import Flock
 from pipelines.verify.referee.laws.law import Law, followed, law_of, simulated
+from pipelines.verify.referee.laws.model import Model
 from pipelines.verify.referee.metrics import Metrics, measure, measure_point
 from pipelines.verify.referee.posed import Problem
 from pipelines.verify.referee.truth import GaussianTruth, Truth
 from workbench.capabilities import CapabilityError
 from workbench.driver import sample
 from workbench.kinds import Kind
+from workbench.solvers.ensemble import DegeneracyWarning
 
 __all__ = ["Cell", "Judged", "Refused", "cell"]
 
@@ -100,6 +106,7 @@ class Cell:
     backward_passes: float = 0.0
     operator_calls: float = 0.0
     seconds: float = 0.0
+    effective: float | None = None
 
     @property
     def fallen(self) -> tuple[str, ...]:
@@ -125,6 +132,7 @@ class Cell:
             "backward_passes": self.backward_passes,
             "operator_calls": self.operator_calls,
             "seconds": round(self.seconds, 3),
+            "effective_number": self.effective,
             "law": self.law,
             "bands": {name: [band.low, band.high] for name, band in self.bands.items()},
             "own_law": self.off,
@@ -137,7 +145,8 @@ def cell(entry: Entry, problem: Problem, draws: int, seed: int = SEED) -> Cell |
     """Run one solver on one problem and judge it."""
     posterior = problem.posterior if entry.posterior is None else entry.posterior
     solver = entry.solver
-    options: dict[str, Any] = {} if solver.deterministic else {"draws": draws}
+    alone = not solver.deterministic and solver.particles is None
+    options: dict[str, Any] = {"draws": draws} if alone else {}
     if posterior.likelihood is None:
         options["dtype"] = torch.float64
     began = time.perf_counter()
@@ -146,7 +155,10 @@ def cell(entry: Entry, problem: Problem, draws: int, seed: int = SEED) -> Cell |
         solver.capabilities.check(posterior, type(solver).__name__)
         solver.plan(posterior)
         planned = True
-        samples = sample(posterior, solver, seed=seed, **options)
+        with warnings.catch_warnings():
+            # Where particles collapse, the figures say so.
+            warnings.simplefilter("ignore", DegeneracyWarning)
+            samples = sample(posterior, solver, seed=seed, **options)
     except (CapabilityError, NoClosedFormError) as error:
         return Refused(entry.name, problem.name, str(error))
     except Exception as error:
@@ -159,7 +171,11 @@ def cell(entry: Entry, problem: Problem, draws: int, seed: int = SEED) -> Cell |
     count = len(rows)
     ledger = samples.record["ledger"]
     weights = None if samples.log_weights is None else samples.weights
-    if solver.kind.has_spread:
+    if entry.flock is not None and entry.model is not None:
+        metrics = measure(rows, problem.truth, samples.weights)
+        found = judged_flock(entry.flock, entry.model, problem, rows, samples.weights, seed)
+    elif solver.kind.has_spread or count > 1:
+        # Of several point estimates the spread is shown, too: it is not the posterior's, and that is seen.
         metrics = measure(rows, problem.truth, weights)
         found = judged(entry, problem, samples.kind, rows, seed)
     else:
@@ -176,6 +192,7 @@ def cell(entry: Entry, problem: Problem, draws: int, seed: int = SEED) -> Cell |
         off=found.off,
         network_evaluations=ledger["network_evaluations"] / count,
         backward_passes=ledger["backward_passes"] / count,
+        effective=None if weights is None else samples.effective_size,
         operator_calls=ledger["operator_calls"] / count,
         seconds=seconds,
     )
@@ -208,6 +225,28 @@ def judged(entry: Entry, problem: Problem, kind: Kind, rows: Tensor, seed: int) 
     # All sets side by side: what a step of a small chain costs is not in its draws.
     rows = simulated(chain, model, SIMULATED * count, LAW_SEED)
     return Judged("own chain", bands_of(rows.reshape(SIMULATED, count, -1), truth))
+
+
+def judged_flock(
+    flock: Flock, model: Model, problem: Problem, rows: Tensor, weights: Tensor, seed: int
+) -> Judged:
+    """Return what particles should be by the same random numbers, or the bands of others like them."""
+    posterior, truth = problem.posterior, problem.truth
+    again, shares = flock.followed(model, posterior, seed)
+    off = max(_apart(rows, again, truth), _uneven(weights, shares))
+    if off > SAME:
+        other, theirs = flock.followed(model, posterior, seed, NUDGE)
+        chaos = max(_apart(other, again, truth), _uneven(theirs, shares)) > SAME
+    if off <= SAME or not chaos:
+        return Judged("same numbers", near(measure(again, truth, shares), SAME), {"draws": off})
+    width = len(model.data.flatten())
+    sets = (flock.simulated(model, width, LAW_SEED + i) for i in range(SIMULATED))
+    return Judged("own chain", bands_around([measure(z, truth, w) for z, w in sets]))
+
+
+def _uneven(shares: Tensor, others: Tensor) -> float:
+    """Return the largest difference of two sets of weights, as multiples of an equal share."""
+    return float((shares - others).abs().max()) * len(shares)
 
 
 def _apart(rows: Tensor, others: Tensor, truth: Truth) -> float:

@@ -19,6 +19,8 @@ from operators.phase_retrieval import PhaseRetrieval
 from pipelines.verify.referee.laws.chains import Chain, chain_of, unguided
 from pipelines.verify.referee.laws.dense import DenseModel
 from pipelines.verify.referee.laws.field import FieldModel
+from pipelines.verify.referee.laws.flock import Flock
+from pipelines.verify.referee.laws.flocks import flock_of
 from pipelines.verify.referee.laws.model import Model
 from pipelines.verify.referee.laws.phase import PhaseModel
 from pipelines.verify.referee.points import points
@@ -28,6 +30,7 @@ from workbench.integration import Karras, ancestral
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import Gaussian
 from workbench.priors.mixture import GaussianMixture
+from workbench.solvers.afdps import AFDPS
 from workbench.solvers.annealed_langevin import AnnealedLangevin
 from workbench.solvers.base import Solver
 from workbench.solvers.ddnm import DDNM
@@ -37,7 +40,9 @@ from workbench.solvers.diffpir import DiffPIR
 from workbench.solvers.dps import DPS
 from workbench.solvers.exact_gaussian import ExactGaussian
 from workbench.solvers.integrator import Integrator
+from workbench.solvers.mcgdiff import MCGdiff
 from workbench.solvers.pigdm import PiGDM
+from workbench.solvers.tds import TDS
 
 __all__ = ["Entry", "entries", "lawful", "loaded", "reference"]
 
@@ -61,13 +66,16 @@ SLOW = (
 )
 #: Components up to which all solvers are run, and up to which everything is written out as matrices.
 SMALL, DENSE = 200, 600
+#: Of the particle solvers.
+PARTICLES = 500
 
 
 @dataclass(frozen=True)
 class Entry:
     """A solver under a name; `posterior` is what it is run on, the problem's own where it is None.
 
-    `chain` and `model` are what its law is made of, None where none is known. `answer` is a point estimate's
+    `chain` or, of interacting particles, `flock`, and `model` are what its law is made of, None where none is
+    known. `answer` is a point estimate's
     by other means, from which it may be `allowed` posterior sd (rms) away.
     """
 
@@ -78,6 +86,7 @@ class Entry:
     model: Model | None = None
     answer: Callable[[], Tensor] | None = None
     allowed: float = 0.0
+    flock: Flock | None = None
 
 
 def entries(problem: Problem, *, fast: bool = False) -> list[Entry]:
@@ -103,6 +112,8 @@ def entries(problem: Problem, *, fast: bool = False) -> list[Entry]:
         ("DiffPIR, zeta 1", DiffPIR(100, levels, zeta=1.0, tolerance=ACCURATE)),
         ("DDS", DDS(100 if vectors else 50, levels)),
     ]
+    if problem.truth.size <= DENSE:
+        named += ensembles(levels)
     found = [lawful(Entry(name, solver), problem) for name, solver in named]
     own = reference(problem, REFERENCE_STEPS)
     found = [*found[:1], own, *found[1:]] if own is not None else found
@@ -116,9 +127,23 @@ def entries(problem: Problem, *, fast: bool = False) -> list[Entry]:
     return [entry for entry in found if entry.name not in left_out]
 
 
+def ensembles(levels: Karras | None) -> list[tuple[str, Solver[Any]]]:
+    """Return the particle solvers; of a field they would need more particles than there is time for."""
+    return [
+        ("AFDPS", AFDPS(PARTICLES, 200, levels)),
+        ("AFDPS, drift", AFDPS(PARTICLES, 200, levels, proposal="drift")),
+        ("AFDPS, continuous", AFDPS(PARTICLES, 400, levels, weights="continuous")),
+        ("AFDPS, ODE", AFDPS(PARTICLES, 200, levels, variant="ode")),
+        ("TDS", TDS(PARTICLES, 200, levels, tolerance=1e-9)),
+        ("TDS, detached", TDS(PARTICLES, 200, levels, jacobian="detached", tolerance=1e-9)),
+        ("MCGdiff", MCGdiff(PARTICLES, 200, levels)),
+    ]
+
+
 def lawful(entry: Entry, problem: Problem) -> Entry:
     """Return the entry with the law of its solver on a problem, if one is known."""
-    return replace(entry, chain=chain_of(entry.solver), model=model_of(problem))
+    flock = flock_of(entry.solver, problem.posterior)
+    return replace(entry, chain=chain_of(entry.solver), flock=flock, model=model_of(problem))
 
 
 def model_of(problem: Problem) -> Model | None:

@@ -6,13 +6,14 @@ J v = sum_k r_k G_k v + sum_k r_k <D_k, v> (l_k - l),    l_k = (D_k - z) / sigma
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from pipelines.verify.referee.laws.model import Model, double_like, real_matrix
+from pipelines.verify.referee.laws.model import Model, double_like, noise_of, real_matrix
 from pipelines.verify.referee.truth import reals
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import Gaussian
@@ -33,6 +34,7 @@ class DenseModel(Model):
     weights: Tensor
     means: Tensor
     covariances: Tensor
+    noise: float = math.nan
 
     @classmethod
     def of(cls, posterior: Posterior) -> DenseModel:
@@ -48,7 +50,8 @@ class DenseModel(Model):
             means.append(reals(part.mean_like(double_like(posterior))[None])[0])
         b, z = posterior.measured.whitened
         covariances = torch.stack([root @ root.T for root in roots])
-        return cls(real_matrix(b), reals(z[None])[0], weights, torch.stack(means), covariances)
+        noise = noise_of(posterior)
+        return cls(real_matrix(b), reals(z[None])[0], weights, torch.stack(means), covariances, noise)
 
     @property
     def size(self) -> int:  # type: ignore[override]
@@ -112,13 +115,14 @@ class DenseModel(Model):
         return float(torch.linalg.matrix_norm(self.matrix, 2))
 
     @cached_property
-    def _gram(self) -> tuple[Tensor, Tensor]:
+    def gram(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors of B^T B."""
         values, vectors = torch.linalg.eigh(self.matrix.T @ self.matrix)
         return values.clamp(min=0), vectors
 
     def closest(self, c: Tensor, r: float) -> Tensor:
         """Return the prox through the eigenvectors of B^T B."""
-        values, vectors = self._gram
+        values, vectors = self.gram
         side = (self.measured @ self.matrix + c / r**2) @ vectors
         return (side / (values + 1 / r**2)) @ vectors.T
 
