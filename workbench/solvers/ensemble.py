@@ -200,7 +200,8 @@ class Ensemble(Solver[Particles]):
 
     def _warn(self, state: Particles, effective: float, row: PlanRow) -> None:
         limit = min(FEW, SHARE * self.count)
-        if effective >= limit or state.least < limit:
+        # Once: at the first step of so few, or at the first step if the start had no more.
+        if effective >= limit or (state.least < limit and row.index > 0):
             return
         warnings.warn(
             f"{type(self).__name__}: {self.count} particles count as {effective:.1f} at step {row.index + 1} "

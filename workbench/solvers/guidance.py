@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from operators.base import Operator
-from operators.batch import dots
+from operators.batch import column, dots
 from operators.errors import type_error, value_error
 from operators.linalg import largest_eigenvalue
 from operators.linear import LinearOperator
@@ -32,12 +32,15 @@ __all__ = [
     "guided",
     "pulled_residual",
     "require_differentiable",
+    "spread_seen",
 ]
 
 Jacobian = Literal["exact", "detached"]
 
 #: Accuracy of the norm that a length of step follows from.
 ACCURACY = 1e-6
+#: Directions of the data that are looked at.
+PROBES = 8
 
 
 def guided(
@@ -100,6 +103,43 @@ def _curvature_norm(posterior: Posterior, operator: Operator) -> float:
 
     square = largest_eigenvalue(curved, white[1:], tolerance=ACCURACY, max_iterations=100)
     return math.sqrt(square)
+
+
+def spread_seen(posterior: Posterior) -> float:
+    """Return the prior's standard deviation in the directions that the data are made of, three digits of it.
+
+        s^2 = sigma^2 q / (1 - q),    q = sum w^H J w / sum w^H w,    w = B^H noise,    sigma = 10 data_sd
+
+    The root of tr B C B^H / tr B B^H for a prior of covariance C, which is large where data are averages of what
+    is smooth. J w is a difference of two evaluations; what is not linear-Gaussian has the plain spread.
+    """
+    spread = data_sd(posterior, "levels")
+    if not posterior.measured.is_linear_gaussian:
+        return spread
+    return posterior.kept("spread seen", lambda: _spread_seen(posterior, spread))
+
+
+def _spread_seen(posterior: Posterior, spread: float) -> float:
+    (operator, data), like, keys = (
+        posterior.measured.whitened,
+        posterior.like(),
+        Keys(0, tuple(range(PROBES))),
+    )
+    w = operator.apply_adjoint(keys.normals(operator.codomain.shape, "guidance: data", like=data)).to(
+        like.dtype
+    )
+    sizes = dots(w, w)
+    if not float(sizes.sum()) > 0:
+        return spread
+    sigma = min(10 * spread, denoiser(posterior).noise_range[1])
+    z = sigma * keys.normals(posterior.space.shape, "guidance: noise", like=like)
+    step = sigma * w / column(sizes.clamp(min=torch.finfo(sizes.dtype).tiny).sqrt(), w)
+    up, down = (denoiser(posterior).denoise(z + sign * step, sigma) for sign in (1, -1))
+    seen = (dots(up - down, step) * sizes).double().sum() / (2 * sigma**2 * sizes.double().sum())
+    # A network may say anything of a level so high: no less than a tenth, no more than a thousand times.
+    share = min(max(float(seen), 1e-4), 1 - 1e-4)
+    found = sigma * math.sqrt(share / (1 - share))
+    return float(f"{min(max(found, 0.1 * spread), 1e3 * spread):.3g}")
 
 
 def check_choice(value: object, argument: str, choices: tuple[str, ...]) -> None:

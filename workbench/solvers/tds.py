@@ -1,18 +1,20 @@
 """TDS: an ensemble guided by what the data say of the prior's estimate, weighted for what that leaves out.
 
-    D = denoise(z, sigma),    e = z_data - B D,    r^2 = sigma^2 s0^2 / (sigma^2 + s0^2)
+    D = denoise(z, sigma),    e = z_data - B D,    r^2 = sigma^2 s^2 / (sigma^2 + s^2)
     twist           log psi = -e^H (I + r^2 B B^H)^-1 e / 2: y given z, were x given z N(D, r^2)
-    step            z' = m + d + s w,    d = min(s^2, r^2) J^H B^H (I + r^2 B B^H)^-1 e
-                    log w += log psi' - log psi - (|d|^2 + 2 s <d, w>) / (2 s^2)
+    step            z' = m + d + t w,    d = min(t^2, r^2) J^H B^H (I + r^2 B B^H)^-1 e
+                    log w += log psi' - log psi - (|d|^2 + 2 t <d, w>) / (2 t^2)
     last step       z' = D,    log w += log p(y | D) - log psi
 
-N(m, s^2) is the ancestral step, J = dD / dz, s0 the prior's spread (Wu, Trippe, Naesseth, Blei and Cunningham
-2023). Any other likelihood has log psi = a log p(y | D) in place of it, tempered as of a state that is r off,
-and d = min(s^2, r^2) a J^H g(D). One evaluation and one backward pass per step: the estimate at z' that its
-twist needs is the next step's. The twist leaves out what is the same for all particles, which cancels.
+N(m, t^2) is the ancestral step, J = dD / dz (Wu, Trippe, Naesseth, Blei and Cunningham 2023). s is the
+prior's spread in the directions that the data are made of: the plain one makes the twist too sure where a
+prior is smooth and data are sums, and of 256 particles 4 are left where 100 could be. Any other likelihood has
+log psi = a log p(y | D), tempered as of a state that is r off, and d = min(t^2, r^2) a J^H g(D). One
+evaluation and one backward pass per step: the estimate at z' that its twist needs is the next step's. The
+twist leaves out what is the same for all particles, which cancels.
 
-"detached" puts r^2 / sigma^2 in place of J, as it is for an isotropic Gaussian prior: no backward pass, and
-weights that hold as well. What it is off by: see solvers/ensemble.py.
+"detached" puts s0^2 / (s0^2 + sigma^2) in place of J, as it is for an isotropic Gaussian prior of spread s0:
+no backward pass, and weights that hold as well. What it is off by: see solvers/ensemble.py.
 """
 
 from __future__ import annotations
@@ -33,9 +35,14 @@ from workbench.posterior import Posterior
 from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.solvers.base import Cost
-from workbench.solvers.descent import data_sd
 from workbench.solvers.ensemble import Ensemble, Moved
-from workbench.solvers.guidance import Jacobian, check_choice, guided, require_differentiable
+from workbench.solvers.guidance import (
+    Jacobian,
+    check_choice,
+    guided,
+    require_differentiable,
+    spread_seen,
+)
 from workbench.solvers.tempering import powers, reached
 
 __all__ = ["TDS"]
@@ -45,10 +52,13 @@ __all__ = ["TDS"]
 class TDS(Ensemble):
     """A weighted ensemble for any differentiable operator and any noise, with a backward pass per step.
 
-    `tolerance` is that of the inverse where it has no closed form, in standard deviations of N(D, r^2).
+    `spread` is s, None for the prior's in the directions that the data are made of, see solvers/guidance.py:
+    two evaluations of eight states before the first step. `tolerance` is that of the inverse where it has no
+    closed form, in standard deviations of N(D, r^2).
     """
 
     jacobian: Jacobian = "exact"
+    spread: float | None = None
     tolerance: float = 1e-4
 
     capabilities: ClassVar[Capabilities] = Capabilities(calibrated_score=True, priors=(Denoiser,))
@@ -56,13 +66,15 @@ class TDS(Ensemble):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self.jacobian, "jacobian", ("exact", "detached"))
+        if self.spread is not None:
+            check_number(self.spread, "spread", positive=True)
         check_number(self.tolerance, "tolerance", positive=True)
 
     def plan(self, posterior: Posterior) -> SolverPlan:
         """Return sigma and next_sigma of every step, r and the power of the likelihood at both."""
         if self.jacobian == "exact":
             require_differentiable(posterior)
-        plan, sd = super().plan(posterior), data_sd(posterior, "levels")
+        plan, sd = super().plan(posterior), spread_seen(posterior) if self.spread is None else self.spread
         sigmas = [row.number("sigma") for row in plan] + [0.0]
         radii = [sigma * sd / math.hypot(sigma, sd) for sigma in sigmas]
         linear = posterior.measured.is_linear_gaussian

@@ -12,7 +12,7 @@ from operators.identity import Identity
 from operators.space import Space
 from pipelines.verify.referee.metrics import measure
 from pipelines.verify.referee.problem import problem
-from tests.problems import posterior_of
+from tests.problems import posterior_of, real_matrix
 from tests.solver_contract import PoisonedDenoiser
 from tests.workbench.solvers.ensemble_cases import LEVELS, EnsembleContract, errors_over_seeds, vague
 from workbench.driver import sample
@@ -22,6 +22,7 @@ from workbench.noise.poisson import PoissonTransmission
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import Gaussian
 from workbench.random import Keys
+from workbench.solvers.guidance import spread_seen
 from workbench.solvers.tds import TDS
 
 
@@ -122,3 +123,14 @@ def test_bad_arguments_are_refused() -> None:
     blind = Posterior(unknown, posterior.physical_likelihood)
     with pytest.raises(ValueError, match="without a data_sd"):
         sample(blind, TDS(8, 4, LEVELS))
+
+
+def test_the_spread_is_that_of_the_directions_that_the_data_are_made_of() -> None:
+    """The root of tr B C B^T / tr B B^T, from eight directions; the plain one where nothing is seen."""
+    for name in ("P1", "blur8", "ct8"):
+        posterior = problem(name).posterior
+        b, root = real_matrix(posterior.measured.whitened[0]), real_matrix(posterior.prior.root)  # type: ignore[attr-defined]
+        seen = float((b @ root).square().sum() / b.square().sum()) ** 0.5
+        assert spread_seen(posterior) == pytest.approx(seen, rel=0.2)
+    posterior = problem("phase2").posterior
+    assert spread_seen(posterior) == posterior.prior.data_sd

@@ -116,8 +116,12 @@ def flock(
     tempered: bool = True,
     of_estimate: bool = False,
     threshold: float | None = None,
+    spread: float | None = None,
 ) -> Flock:
-    """Return the particles of a solver; its likelihood is tempered as of z, or `of_estimate` as of D."""
+    """Return the particles of a solver; its likelihood is tempered as of z, or `of_estimate` as of D.
+
+    `spread` is that of x given z where sigma is large, the model's own for None.
+    """
 
     def steps(model: Model) -> list[Step]:
         levels = solver.levels
@@ -129,7 +133,7 @@ def flock(
         sigmas = [pair[0] for pair in pairs] + [0.0]
         a = [1.0] * len(sigmas)
         if tempered:
-            s0 = model.spread
+            s0 = model.spread if spread is None else spread
             at = [s * s0 / math.hypot(s, s0) for s in sigmas] if of_estimate else sigmas
             a = tempering(model, at)
         return [(*pair, a[i], a[i + 1]) for i, pair in enumerate(pairs)]  # type: ignore[misc]

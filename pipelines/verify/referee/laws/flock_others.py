@@ -15,46 +15,67 @@ import torch
 from torch import Tensor
 
 from pipelines.verify.referee.laws.flock import Flock, Noise, Step, fit, flock
-from pipelines.verify.referee.laws.model import Model
+from pipelines.verify.referee.laws.model import Model, double_like
+from pipelines.verify.referee.truth import reals
+from workbench.posterior import Posterior
+from workbench.random import Keys
 from workbench.solvers.mcgdiff import MCGdiff
 from workbench.solvers.tds import TDS
 
 __all__ = ["mcgdiff", "tds"]
 
 
-def tds(solver: TDS) -> Flock:
+def tds(solver: TDS, posterior: Posterior) -> Flock:
     """Return the particles of TDS."""
+    known: list[float] = [] if solver.spread is None else [solver.spread]
+
+    def spread(model: Model) -> float:
+        if not known:
+            known.append(_seen(model, posterior) if model.convex else model.spread)
+        return known[0]
 
     def begin(model: Model, step: Step, noise: Noise) -> tuple[Tensor, Tensor]:
         z = step[0] * noise("tds: start", False)
-        return z, _twist(model, model.denoise(z, step[0]), step[0], step[2])[0]
+        return z, _twist(model, model.denoise(z, step[0]), radius(model, step[0]), step[2])[0]
 
     def move(model: Model, z: Tensor, step: Step, noise: Noise) -> tuple[Tensor, Tensor]:
         sigma, after, a, b = step
         d = model.denoise(z, sigma)
-        twist, force = _twist(model, d, sigma, a)
+        twist, force = _twist(model, d, radius(model, sigma), a)
         if after == 0:
             return d, fit(model, d) - twist
-        k, r = (after / sigma) ** 2, _radius(model, sigma)
+        k, r = (after / sigma) ** 2, radius(model, sigma)
         s = after * math.sqrt(1 - k)
-        pull = r**2 / sigma**2 * force if solver.jacobian == "detached" else model.pull(z, sigma, force)
+        share = model.spread**2 / (model.spread**2 + sigma**2)
+        pull = share * force if solver.jacobian == "detached" else model.pull(z, sigma, force)
         m, way = d + k * (z - d), min(s, r) ** 2 * pull
         moved = m + way + s * noise("tds: step", False)
         ratio = ((moved - m - way).square().sum(1) - (moved - m).square().sum(1)) / (2 * s**2)
-        return moved, ratio + _twist(model, model.denoise(moved, after), after, b)[0] - twist
+        return moved, ratio + _twist(model, model.denoise(moved, after), radius(model, after), b)[0] - twist
 
-    return flock(solver, begin, move, of_estimate=True)
+    def radius(model: Model, sigma: float) -> float:
+        return sigma * spread(model) / math.hypot(sigma, spread(model))
+
+    return flock(solver, begin, move, of_estimate=True, spread=solver.spread)
 
 
-def _radius(model: Model, sigma: float) -> float:
-    return sigma * model.spread / math.hypot(sigma, model.spread)
+def _seen(model: Model, posterior: Posterior) -> float:
+    """Return the spread of the prior along B^T noise, as TDS documents it: from differences at 10 s0."""
+    codomain, keys = posterior.measured.operator.codomain, Keys(0, tuple(range(8)))
+    double = torch.complex128 if codomain.is_complex else torch.float64
+    noise = keys.normals(codomain.shape, "guidance: data", like=torch.empty(0, dtype=double))
+    w, sigma = model.back(reals(noise)), 10 * model.spread
+    z = sigma * reals(keys.normals(posterior.space.shape, "guidance: noise", like=double_like(posterior)))
+    way = sigma * w / w.norm(dim=1, keepdim=True)
+    slope = (model.denoise(z + way, sigma) - model.denoise(z - way, sigma)) / 2
+    share = float((slope * way).sum(1) @ w.square().sum(1)) / (sigma**2 * float(w.square().sum()))
+    return float(f"{sigma * math.sqrt(share / (1 - share)):.3g}")
 
 
-def _twist(model: Model, d: Tensor, sigma: float, a: float) -> tuple[Tensor, Tensor]:
+def _twist(model: Model, d: Tensor, r: float, a: float) -> tuple[Tensor, Tensor]:
     """Return log psi and its gradient in D."""
     if not model.convex:
         return a * fit(model, d), a * model.force(d)
-    r = _radius(model, sigma)
     force = (model.closest(d, r) - d) / r**2
     # e^T (I + r^2 B B^T)^-1 e = |e|^2 - r^2 |B^T e|^2 seen through the same inverse.
     e = model.residual(d)

@@ -21,5 +21,5 @@ def flock_of(solver: Solver[Any], posterior: Posterior) -> Flock | None:
     if isinstance(solver, AFDPS):
         return afdps(solver, posterior)
     if isinstance(solver, TDS):
-        return tds(solver)
+        return tds(solver, posterior)
     return mcgdiff(solver) if isinstance(solver, MCGdiff) else None
