@@ -110,7 +110,7 @@ def spread_seen(posterior: Posterior) -> float:
 
         s^2 = sigma^2 q / (1 - q),    q = sum w^H J w / sum w^H w,    w = B^H noise,    sigma = 10 data_sd
 
-    The root of tr B C B^H / tr B B^H for a prior of covariance C, which is large where data are averages of what
+    The root of tr B C B^H / tr B B^H for a prior of covariance C, which is large where data are sums of what
     is smooth. J w is a difference of two evaluations; what is not linear-Gaussian has the plain spread.
     """
     spread = data_sd(posterior, "levels")
@@ -120,14 +120,10 @@ def spread_seen(posterior: Posterior) -> float:
 
 
 def _spread_seen(posterior: Posterior, spread: float) -> float:
-    (operator, data), like, keys = (
-        posterior.measured.whitened,
-        posterior.like(),
-        Keys(0, tuple(range(PROBES))),
-    )
-    w = operator.apply_adjoint(keys.normals(operator.codomain.shape, "guidance: data", like=data)).to(
-        like.dtype
-    )
+    (operator, data), like = posterior.measured.whitened, posterior.like()
+    keys = Keys(0, tuple(range(PROBES)))
+    noise = keys.normals(operator.codomain.shape, "guidance: data", like=data)
+    w = operator.apply_adjoint(noise).to(like.dtype)
     sizes = dots(w, w)
     if not float(sizes.sum()) > 0:
         return spread

@@ -8,8 +8,8 @@
 
 N(m, t^2) is the ancestral step, J = dD / dz (Wu, Trippe, Naesseth, Blei and Cunningham 2023). s is the
 prior's spread in the directions that the data are made of: the plain one makes the twist too sure where a
-prior is smooth and data are sums, and of 256 particles 4 are left where 100 could be. Any other likelihood has
-log psi = a log p(y | D), tempered as of a state that is r off, and d = min(t^2, r^2) a J^H g(D). One
+prior is smooth and data are sums, and of 256 particles 4 are left where 100 could be. Any other likelihood
+has log psi = a log p(y | D), tempered as of a state that is r off, and d = min(t^2, r^2) a J^H g(D). One
 evaluation and one backward pass per step: the estimate at z' that its twist needs is the next step's. The
 twist leaves out what is the same for all particles, which cancels.
 
