@@ -38,6 +38,8 @@ def test_the_guide_to_solvers_runs_as_printed(tmp_path: Path) -> None:
     text = printed("".join(blocks("docs/solvers.md")), tmp_path)
     assert "approximate samples in 50 evaluations each" in text
     assert re.search(r"point estimate: 0\.0\d\d 1/mm at most", text)
+    said = {int(mm): float(nats) for mm, nats in re.findall(r"over (\d+) mm: log evidence ([-\d.]+)", text)}
+    assert max(said, key=said.__getitem__) == 20
 
 
 def printed(code: str, folder: Path) -> str:
