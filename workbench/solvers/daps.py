@@ -36,23 +36,18 @@ from torch import Tensor
 from operators.checks import check_count
 from operators.errors import value_error
 from workbench.capabilities import Capabilities
-from workbench.integration.levels import Karras, sigma_of
 from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.solvers.base import Cost, Info
-from workbench.solvers.descent import Descent, DescentState, denoiser, require_bounded
+from workbench.solvers.descent import END, Descent, DescentState, denoiser, ladder, spread_left
 from workbench.solvers.guidance import check_choice
 from workbench.solvers.langevin import Langevin, check_inner, draw_calls, draw_near
-from workbench.solvers.pigdm import spread_left
 
-__all__ = ["DAPS", "ladder"]
+__all__ = ["DAPS"]
 
 Radius = Literal["level", "matched"]
-
-#: Where the equation is left for sigma = 0, as a share of the last level.
-END = 0.1
 
 
 @dataclass(frozen=True)
@@ -101,17 +96,9 @@ class DAPS(Descent):
             columns["noise"] += [*before, row.number("next_sigma")]
         return SolverPlan({name: tuple(values) for name, values in columns.items()})
 
-    def step(
-        self, posterior: Posterior, state: DescentState, row: PlanRow, keys: Keys
-    ) -> tuple[DescentState, Info]:
-        """Do one evaluation, and after the last of a level the draw and the noise of the next."""
-        z, info = self.moved(posterior, state.z, row, keys)
-        spread = posterior.kept(
-            "spread", lambda: posterior.prior.data_sd or self.plan(posterior).row(0).number("sigma")
-        )
-        # The noise is that of a level far above the one where the equation was left.
-        require_bounded(z, max(row.number("sigma"), row.number("noise")), spread)
-        return DescentState(z), info
+    def loudest(self, row: PlanRow) -> float:
+        """Return the level, or after a draw the next one, far above that where the equation was left."""
+        return max(row.number("sigma"), row.number("noise"))
 
     def moved(self, posterior: Posterior, z: Tensor, row: PlanRow, keys: Keys) -> tuple[Tensor, Info]:
         """Return z at s', or at the next level."""
@@ -143,13 +130,3 @@ class DAPS(Descent):
             wanted = f"be 'level' for a {type(posterior.prior).__name__} without a data_sd"
             raise value_error("radius", wanted, "'matched'")
         return spread_left(sigma, spread)
-
-
-def ladder(sigma: float, least: float, steps: int) -> list[float]:
-    """Return the levels of `steps` evaluations from `sigma` to `least`, closer where low, and 0 after them.
-
-    One evaluation, at sigma, where that is `least` or lower.
-    """
-    if sigma <= least * (1 + 1e-6):
-        return [sigma, 0.0]
-    return [sigma_of(time) for time in Karras(sigma, least).times(steps)]

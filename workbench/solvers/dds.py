@@ -31,8 +31,7 @@ from workbench.posterior import Posterior
 from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.solvers.base import Cost, Info
-from workbench.solvers.descent import Descent, DescentState, ddim, denoiser, measured_norm
-from workbench.solvers.pigdm import spread_left
+from workbench.solvers.descent import Descent, DescentState, ddim, denoiser, measured_norm, spread_left
 
 __all__ = ["DDS"]
 

@@ -42,14 +42,18 @@ __all__ = [
     "default_levels",
     "denoiser",
     "descending",
+    "ladder",
     "measured_norm",
     "require_bounded",
+    "spread_left",
 ]
 
 #: Levels begin at so many standard deviations of the prior and end at such a share of one.
 FIRST, LAST = 100.0, 0.01
 #: The last level is at most this share of the least standard deviation that the measurement leaves.
 RESOLVED = 0.3
+#: Where a descent within a level is left for sigma = 0, as a share of the last level.
+END = 0.1
 #: A state so many times larger than noise and prior together has left both.
 ESCAPED = 1e4
 
@@ -98,8 +102,12 @@ class Descent(Solver[DescentState]):
         spread = posterior.kept(
             "spread", lambda: posterior.prior.data_sd or self.plan(posterior).row(0).number("sigma")
         )
-        require_bounded(z, row.number("sigma"), spread)
+        require_bounded(z, self.loudest(row), spread)
         return DescentState(z), info
+
+    def loudest(self, row: PlanRow) -> float:
+        """Return the noise on z before or after a step, whichever is more."""
+        return row.number("sigma")
 
     def whereabouts(self, row: PlanRow) -> str:
         """Return the noise level."""
@@ -149,6 +157,21 @@ def default_levels(posterior: Posterior) -> Levels:
         wanted = f"be chosen for a prior that knows {low:g} to {high:g} and has data_sd = {spread:g}"
         raise value_error("levels", wanted, "None", "Check the units of its noise range and of its data_sd.")
     return Karras(first, least)
+
+
+def ladder(sigma: float, least: float, steps: int) -> list[float]:
+    """Return the levels of `steps` evaluations from `sigma` to `least`, closer where low, and 0 after them.
+
+    One evaluation, at sigma, where that is `least` or lower.
+    """
+    if sigma <= least * (1 + 1e-6):
+        return [sigma, 0.0]
+    return [sigma_of(time) for time in Karras(sigma, least).times(steps)]
+
+
+def spread_left(sigma: float, spread: float) -> float:
+    """Return r, the standard deviation of x given z for an isotropic Gaussian prior."""
+    return sigma * spread / math.hypot(sigma, spread)
 
 
 def require_bounded(z: Tensor, sigma: float, spread: float) -> None:

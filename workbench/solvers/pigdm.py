@@ -22,7 +22,6 @@ many steps there are: its spread is that of no posterior.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,10 +40,10 @@ from workbench.posterior import Posterior
 from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.solvers.base import Cost, Info
-from workbench.solvers.descent import Descent, DescentState, ancestral, ddim, denoiser
+from workbench.solvers.descent import Descent, DescentState, ancestral, ddim, denoiser, spread_left
 from workbench.solvers.guidance import Jacobian, check_choice, guided, require_differentiable
 
-__all__ = ["PiGDM", "shifted", "spread_left"]
+__all__ = ["PiGDM", "shifted"]
 
 Covariance = Literal["isotropic", "exact"]
 Form = Literal["bayes", "paper"]
@@ -225,8 +224,3 @@ def _warn(worst: float, limit: int) -> bool:
         stacklevel=4,
     )
     return True
-
-
-def spread_left(sigma: float, spread: float) -> float:
-    """Return r, the standard deviation of x given z for an isotropic Gaussian prior."""
-    return sigma * spread / math.hypot(sigma, spread)

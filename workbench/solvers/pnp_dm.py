@@ -42,11 +42,17 @@ from workbench.posterior import Posterior
 from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.solvers.base import Cost, Info, Solver
-from workbench.solvers.daps import END, ladder
-from workbench.solvers.descent import RESOLVED, DescentState, denoiser, require_bounded
+from workbench.solvers.descent import (
+    END,
+    RESOLVED,
+    DescentState,
+    denoiser,
+    ladder,
+    require_bounded,
+    spread_left,
+)
 from workbench.solvers.guidance import curvature_norm
 from workbench.solvers.langevin import Langevin, check_inner, draw_calls, draw_near
-from workbench.solvers.pigdm import spread_left
 
 __all__ = ["PnPDM"]
 

@@ -35,6 +35,7 @@ from workbench.posterior import Posterior
 from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.solvers.base import Cost
+from workbench.solvers.descent import spread_left
 from workbench.solvers.ensemble import Ensemble, Moved
 from workbench.solvers.guidance import (
     Jacobian,
@@ -76,7 +77,7 @@ class TDS(Ensemble):
             require_differentiable(posterior)
         plan, sd = super().plan(posterior), spread_seen(posterior) if self.spread is None else self.spread
         sigmas = [row.number("sigma") for row in plan] + [0.0]
-        radii = [sigma * sd / math.hypot(sigma, sd) for sigma in sigmas]
+        radii = [spread_left(sigma, sd) for sigma in sigmas]
         linear = posterior.measured.is_linear_gaussian
         a: Sequence[float] = (1.0,) * len(sigmas) if linear else powers(posterior, radii)
         return SolverPlan(
