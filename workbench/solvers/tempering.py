@@ -30,6 +30,9 @@ __all__ = ["powers", "reached", "spectrum"]
 
 #: Points like the prior's, and levels at which they are asked.
 POINTS, ASKED = 16, 24
+#: Probes of the spectrum and iterations for each where it is not known, and those of a volume, where each
+#: takes seconds: tempering needs two moments, and evidence tells its error.
+PROBES, ITERATIONS, FEWER, LARGE = 8, 40, (2, 12), 2**18
 #: The least log p(y | z) of a noisy state.
 LEAST = -1e30
 
@@ -37,7 +40,11 @@ LEAST = -1e30
 def spectrum(posterior: Posterior) -> SpectralSums:
     """Return the sums over the spectrum of B^H B, made once for each posterior."""
     operator = posterior.measured.whitened[0]
-    return posterior.kept("spectrum of B^H B", lambda: SpectralSums.of(operator, posterior.like()))
+    probes, iterations = (PROBES, ITERATIONS) if posterior.space.size <= LARGE else FEWER
+    return posterior.kept(
+        "spectrum of B^H B",
+        lambda: SpectralSums.of(operator, posterior.like(), probes=probes, iterations=iterations),
+    )
 
 
 def reached(posterior: Posterior, z: Tensor) -> Tensor:
