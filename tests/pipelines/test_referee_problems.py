@@ -10,7 +10,7 @@ import torch
 from operators.grid import Grid
 from operators.matrix import Matrix
 from operators.mri.patterns import acs_box
-from pipelines.verify.referee import fields, images, small
+from pipelines.verify.referee import fields, images, small, twins
 from pipelines.verify.referee.metrics import measure
 from pipelines.verify.referee.nonlinear import phase_posterior
 from pipelines.verify.referee.problem import PROBLEMS, problem
@@ -24,7 +24,10 @@ from workbench.random import Keys
 from workbench.solvers.exact_gaussian import ExactGaussian
 
 #: Those that are built at once.
-QUICK = ("P1", "P2", "P3", "blur8", "mask8", "ct8", "coils8", "images16", "phase2", "blur64")
+QUICK = (
+    *("P1", "P2", "P3", "blur8", "mask8", "ct8", "coils8", "images16", "views16", "lines16"),
+    *("phase2", "blur64"),
+)
 
 
 def posterior_of(name: str) -> Posterior:
@@ -35,6 +38,8 @@ def posterior_of(name: str) -> Posterior:
         return small.vector_posterior(name)
     if name in ("images16", "phase2"):
         return images.images_posterior() if name == "images16" else phase_posterior()
+    if name in ("views16", "lines16"):
+        return twins.twins_posterior(name)
     if name.endswith("64"):
         return fields.field_posterior(name.removesuffix("64"))
     return small.posterior_of(name.removesuffix("8"))
@@ -98,7 +103,7 @@ def test_rows_are_those_of_u_in_the_problems_frame(name: str) -> None:
     assert torch.allclose(found.rows(posterior.to_physical(u)), reals(u), rtol=0, atol=1e-12)
     assert space.grid is not None
     size, _, kind = space.shape[-1], space.shape[-2], space.kind
-    assert kind == ("complex field" if name == "coils8" else "scalar field")
+    assert kind == ("complex field" if name in ("coils8", "lines16") else "scalar field")
     expected = {"P": Grid.plane((2, 4), 1.0), "p": Grid.plane((1, 2), 1.0)}.get(name[0], small.grid_of(size))
     assert space.grid.matches(expected)
 

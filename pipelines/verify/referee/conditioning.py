@@ -123,12 +123,16 @@ def _drawn(posterior: Posterior, factor: Tensor, count: int, seed: int) -> Tenso
 
 
 def mixture_truth(posterior: Posterior) -> MixtureTruth:
-    """Return the truth of a mixture prior on a real space under a linear-Gaussian likelihood."""
+    """Return the truth of a mixture prior under a linear-Gaussian likelihood."""
     prior = posterior.prior
-    if not isinstance(prior, GaussianMixture) or prior.space.is_complex:
-        raise type_error("posterior.prior", "be a GaussianMixture of real fields", repr(prior))
-    found = prior.conditioned(posterior.measured)
-    means = torch.stack([component.mean.flatten().double() for component in found.components])
-    unit = torch.eye(prior.space.size, dtype=torch.float64).reshape(-1, *prior.space.shape)
-    matrices = [component.covariance_product(unit).flatten(1) for component in found.components]
-    return MixtureTruth(found.weights, means, torch.stack([(m + m.T) / 2 for m in matrices]))
+    if not isinstance(prior, GaussianMixture):
+        raise type_error("posterior.prior", "be a GaussianMixture", repr(prior))
+    found, size = prior.conditioned(posterior.measured), prior.space.size
+    unit = torch.eye(size, dtype=prior.space.dtype_like(DOUBLE)).reshape(-1, *prior.space.shape)
+    means, covariances = [], []
+    for component in found.components:
+        # Row j is S e_j, column j of S.
+        matrix = component.covariance_product(unit).flatten(1).T
+        covariances.append(real_covariance((matrix + matrix.mH) / 2))
+        means.append(reals(component.mean_like(unit)[None])[0])
+    return MixtureTruth(found.weights, torch.stack(means), torch.stack(covariances))

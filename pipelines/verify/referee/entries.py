@@ -16,6 +16,7 @@ from torch import Tensor
 
 from operators.errors import type_error, value_error
 from operators.phase_retrieval import PhaseRetrieval
+from pipelines.verify.referee.decoupled import decoupled
 from pipelines.verify.referee.laws.chains import Chain, chain_of, unguided
 from pipelines.verify.referee.laws.dense import DenseModel
 from pipelines.verify.referee.laws.field import FieldModel
@@ -96,6 +97,8 @@ def entries(problem: Problem, *, fast: bool = False) -> list[Entry]:
     """
     vectors = problem.name in ("P1", "P2", "P3")
     levels = LEVELS if vectors else None
+    # Compared on intensities at as many evaluations as the others have.
+    proxes = 100 if problem.posterior.measured.is_linear or fast else 1000
     named: list[tuple[str, Solver[Any]]] = [
         ("ExactGaussian", ExactGaussian()),
         ("AnnealedLangevin", AnnealedLangevin(sigma_max=3.0, sigma_min=0.01)),
@@ -108,10 +111,11 @@ def entries(problem: Problem, *, fast: bool = False) -> list[Entry]:
         ("DDRM", DDRM(100 if vectors else 20, levels)),
         ("DDNM+", DDNM(100, levels)),
         ("DDNM+ scalar", DDNM(100, levels, weights="scalar")),
-        ("DiffPIR", DiffPIR(100, levels, tolerance=ACCURATE)),
+        ("DiffPIR", DiffPIR(proxes, levels, tolerance=ACCURATE)),
         ("DiffPIR, zeta 1", DiffPIR(100, levels, zeta=1.0, tolerance=ACCURATE)),
         ("DDS", DDS(100 if vectors else 50, levels)),
     ]
+    named += decoupled(problem, levels, ACCURATE, small=SMALL, dense=DENSE, fast=fast)
     if problem.truth.size <= DENSE:
         named += ensembles(levels)
     found = [lawful(Entry(name, solver), problem) for name, solver in named]

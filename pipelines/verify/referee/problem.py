@@ -33,6 +33,12 @@ def _images() -> Problem:
     return images_problem()
 
 
+def _twins(name: str) -> Problem:
+    from pipelines.verify.referee.twins import twins_problem
+
+    return twins_problem(name)
+
+
 def _phase() -> Problem:
     from pipelines.verify.referee.nonlinear import phase_problem
 
@@ -42,7 +48,9 @@ def _phase() -> Problem:
 #: What builds each problem, in the order of the tables.
 PROBLEMS: Mapping[str, Callable[[], Problem]] = MappingProxyType(
     {name: partial(_small, name) for name in ("P1", "P2", "P3", "blur8", "mask8", "ct8", "coils8")}
-    | {"images16": _images, "phase2": _phase}
+    | {"images16": _images}
+    | {name: partial(_twins, name) for name in ("views16", "lines16")}
+    | {"phase2": _phase}
     | {name: partial(_field, name) for name in ("blur64", "mask64", "ct64", "mri64")}
 )
 

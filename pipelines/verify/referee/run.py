@@ -26,7 +26,7 @@ Result = Cell | Refused
 #: Problems of the fast table.
 FAST = ("P1", "P2", "P3", "coils8", "phase2", "blur64")
 #: Places in the list of solvers; a problem need not fill them all.
-PLACES = 32
+PLACES = 48
 
 
 def chosen(names: Sequence[str], *, fast: bool) -> tuple[str, ...]:

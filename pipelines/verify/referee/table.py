@@ -80,12 +80,13 @@ def report(results: Sequence[Cell | Refused]) -> Iterator[str]:
         if not held:
             yield f"{name}: {mine[0].kind}; no spread, so no intervals."
             continue
+        whose = "its 90 % intervals" if mine[0].kind.has_spread else "90 % intervals of several answers"
         worst = min(held, key=lambda share: -abs(share - 0.9))
         if len(held) == 1:
-            yield f"{name}: {mine[0].kind}; its 90 % intervals hold {worst:.0%} of the posterior."
+            yield f"{name}: {mine[0].kind}; {whose} hold {worst:.0%} of the posterior."
             continue
         yield (
-            f"{name}: {mine[0].kind}; its 90 % intervals hold {min(held):.0%} to {max(held):.0%} of the "
+            f"{name}: {mine[0].kind}; {whose} hold {min(held):.0%} to {max(held):.0%} of the "
             f"posterior ({worst:.0%} at worst) over {len(held)} problems."
         )
 

@@ -1,6 +1,6 @@
 """The chains of the guidance solvers as functions of (model, z, white noise), from their equations alone.
 
-Each takes z at sigma to z' at s' with one white vector w per step, at levels that are written out here again:
+Each takes z at sigma to z' at s' with white noise w, at levels that are written out here again:
 
     ancestral(x)   x + k (z - x) + s' sqrt(1 - k) w,  k = (s' / sigma)^2
     DPS            ancestral(D) + h J^T B^T e, h = min(sigma^2 - s'^2, |B|^-2), or + zeta J^T B^T e / |e|,
@@ -9,6 +9,9 @@ Each takes z at sigma to z' at s' with one white vector w per step, at levels th
     DiffPIR        x + s' (sqrt(1 - zeta) (z - x) / sigma + sqrt(zeta) w),   x = prox(D, sigma / sqrt(weight))
     DDS            x + s' (sqrt(1 - eta^2) (z - D) / sigma + eta w),         x = n iterations of CG from D
     DDRM, DDNM     singular value by singular value
+    DAPS, PnP-DM   laws/alternating.py
+    RED-Diff       laws/variational.py
+    best of        the chain of the inner solver, of several runs the one of least misfit
 
 with r^2 = sigma^2 s0^2 / (sigma^2 + s0^2), h <= r^2 where C is isotropic and J is not. For a Gaussian prior
 all but the norm form are affine in (z, w); DDS is once its conjugate gradients have converged.
@@ -17,51 +20,33 @@ all but the norm form are affine in (z, w); DDS is once its conjugate gradients 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipelines.verify.referee.laws.alternating import daps, pnp_dm
+from pipelines.verify.referee.laws.chain import Chain, Row
 from pipelines.verify.referee.laws.levels import karras, levels_of
 from pipelines.verify.referee.laws.model import Model
+from pipelines.verify.referee.laws.variational import red_diff
 from workbench.integration import Karras
 from workbench.solvers.annealed_langevin import AnnealedLangevin
 from workbench.solvers.base import Solver
+from workbench.solvers.best_of import BestOf
+from workbench.solvers.daps import DAPS
 from workbench.solvers.ddnm import DDNM
 from workbench.solvers.ddrm import DDRM
 from workbench.solvers.dds import DDS
 from workbench.solvers.diffpir import DiffPIR
 from workbench.solvers.dps import DPS
 from workbench.solvers.pigdm import PiGDM
+from workbench.solvers.pnp_dm import PnPDM
+from workbench.solvers.red_diff import REDDiff
 
 __all__ = ["Chain", "Row", "chain_of", "iterated", "unguided"]
-
-Row = tuple[float, ...]
-Move = Callable[[Model, Tensor, Row, Tensor], Tensor]
-Start = Callable[[Model, float, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Chain:
-    """z' = step(model, z, row, w) row by row from z_0 = start(model, sigma_0, w), None: sigma_0 w.
-
-    A row begins with its level sigma. `affine` says that the step is affine in z and w where the prior is
-    Gaussian, `proximal` that it calls the model's `closest`; `purposes` are the names of the solver's random
-    numbers, at the start and in a step.
-    """
-
-    rows: Callable[[Model], Sequence[Row]]
-    step: Move
-    purposes: tuple[str, str]
-    affine: bool = True
-    start: Start | None = None
-    proximal: bool = False
-
-    def begun(self, model: Model, sigma: float, white: Tensor) -> Tensor:
-        """Return z_0."""
-        return sigma * white if self.start is None else self.start(model, sigma, white)
 
 
 def chain_of(solver: Solver[Any]) -> Chain | None:
@@ -73,9 +58,17 @@ def chain_of(solver: Solver[Any]) -> Chain | None:
         (isinstance(solver, DDNM) and solver.travel > 0)
         or (isinstance(solver, PiGDM) and (solver.form == "paper" or solver.spread is not None))
         or (isinstance(solver, DiffPIR) and solver.iterations is not None)
+        # Levels by chance, and a start that is solved for to a hundredth.
+        or (isinstance(solver, REDDiff) and (solver.order == "random" or solver.start == "data"))
     )
     make = next((CHAINS[kind] for kind in type(solver).__mro__ if kind in CHAINS), None)
     return None if make is None or unknown else make(solver)
+
+
+def best_of(solver: BestOf) -> Chain | None:
+    """Return the inner solver's chain, several runs of it for each draw."""
+    chain = chain_of(solver.inner)
+    return None if chain is None else replace(chain, affine=False, runs=solver.runs)
 
 
 def ancestral(x: Tensor, z: Tensor, sigma: float, after: float, white: Tensor) -> Tensor:
@@ -279,7 +272,7 @@ def iterated(apply: Callable[[Tensor], Tensor], side: Tensor, iterations: int) -
     return x
 
 
-CHAINS: dict[type, Callable[[Any], Chain]] = {
+CHAINS: dict[type, Callable[[Any], Chain | None]] = {
     DPS: dps,
     PiGDM: pigdm,
     DiffPIR: diffpir,
@@ -287,4 +280,8 @@ CHAINS: dict[type, Callable[[Any], Chain]] = {
     DDRM: ddrm,
     DDNM: ddnm,
     AnnealedLangevin: langevin,
+    DAPS: daps,
+    PnPDM: pnp_dm,
+    REDDiff: red_diff,
+    BestOf: best_of,
 }

@@ -71,6 +71,8 @@ class DenseModel(Model):
 
     def _parts(self, z: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """Return the responsibilities (K, k) and D_k (K, k, n)."""
+        if self._alike:
+            return self._parts_alike(z, sigma)
         logs, means = [], []
         for weight, mean, (values, vectors) in zip(self.weights, self.means, self._eigen, strict=True):
             total = values.clamp(min=0) + sigma**2
@@ -78,6 +80,21 @@ class DenseModel(Model):
             logs.append(weight.log() - 0.5 * (coordinates**2 / total + total.log()).sum(1))
             means.append(mean + (coordinates * values.clamp(min=0) / total) @ vectors.T)
         return torch.softmax(torch.stack(logs, 1), 1), torch.stack(means, 1)
+
+    @cached_property
+    def _alike(self) -> bool:
+        """Whether all have the same covariance."""
+        return all(torch.equal(covariance, self.covariances[0]) for covariance in self.covariances)
+
+    def _parts_alike(self, z: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """Return the same where G_k is one G: D_k = G z + (m_k - G m_k) costs two products for all k."""
+        values, vectors = self._eigen[0]
+        total = values.clamp(min=0) + sigma**2
+        there, centres = z @ vectors, self.means @ vectors
+        logs = self.weights.log() - 0.5 * ((there[:, None] - centres) ** 2 / total).sum(2)
+        gain = values.clamp(min=0) / total
+        means = ((there * gain) @ vectors.T)[:, None] + (self.means - (centres * gain) @ vectors.T)
+        return torch.softmax(logs, 1), means
 
     def denoise(self, z: Tensor, sigma: float) -> Tensor:
         """Return E[x | z]."""
@@ -91,9 +108,9 @@ class DenseModel(Model):
         centre = (share[..., None] * slopes).sum(1, keepdim=True)
         along = (means * v[:, None]).sum(2)
         total = ((share * along)[..., None] * (slopes - centre)).sum(1)
-        for k, (values, vectors) in enumerate(self._eigen):
+        for k, (values, vectors) in enumerate(self._eigen[:1] if self._alike else self._eigen):
             shrunk = (v @ vectors) * values.clamp(min=0) / (values.clamp(min=0) + sigma**2)
-            total = total + share[:, k : k + 1] * (shrunk @ vectors.T)
+            total = total + (1.0 if self._alike else share[:, k : k + 1]) * (shrunk @ vectors.T)
         return total
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from operators.linear import SVD
-from pipelines.verify.referee.laws.model import Model, double_like
+from pipelines.verify.referee.laws.model import Model, double_like, noise_of
 from pipelines.verify.referee.truth import from_reals, reals
 from workbench.posterior import Posterior
 from workbench.priors.base import Denoiser
@@ -42,6 +42,7 @@ class FieldModel(Model):
         self.size = space.size * (2 if space.is_complex else 1)
         self._mean = reals(posterior.prior.mean_like(double_like(posterior))[None])
         self.spread = posterior.prior.data_sd or 1.0
+        self.noise = noise_of(posterior)
 
     def _x(self, rows: Tensor) -> Tensor:
         return from_reals(rows, self._domain)

@@ -9,12 +9,13 @@ seed, draw, step and purpose: its draws have to be the same ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pipelines.verify.referee.laws.chains import Chain, Row
+from pipelines.verify.referee.laws.chain import Chain, Noise, Row, width_of
 from pipelines.verify.referee.laws.model import Model, double_like
 from pipelines.verify.referee.truth import reals
 from workbench.posterior import Posterior
@@ -60,10 +61,12 @@ def law_of(chain: Chain, model: Model) -> Law:
     root = chain.begun(model, rows[0][0], eye) - mean
     covariance = root.T @ root
     for row in rows:
-        constant = chain.step(model, none, row, none)
+        axes = torch.eye(width_of(model, chain.noises(model, row)), dtype=torch.float64)
+        still = axes.new_zeros(1, len(axes))
+        constant = chain.step(model, none, row, still)
         # Rows of M^T and N^T: where the axes go.
-        moved = chain.step(model, eye, row, none.expand_as(eye)) - constant
-        fresh = chain.step(model, none.expand_as(eye), row, eye) - constant
+        moved = chain.step(model, eye, row, still.expand(model.size, -1)) - constant
+        fresh = chain.step(model, none.expand(len(axes), -1), row, axes) - constant
         _check_affine(chain, model, row, moved, constant)
         mean = mean @ moved + constant[0]
         covariance = moved.T @ covariance @ moved + fresh.T @ fresh
@@ -77,29 +80,48 @@ def followed(
 
     `nudge` changes the start by that share of itself.
     """
-    keys, like, shape = Keys(seed, tuple(range(draws))), double_like(posterior), posterior.space.shape
-    rows = chain.rows(model)
-    z = chain.begun(model, rows[0][0], reals(keys.normals(shape, chain.purposes[0], like=like)))
-    z = (1 + nudge) * z
-    for index, row in enumerate(rows):
-        white = reals(keys.at(index + 1).normals(shape, chain.purposes[1], like=like))
-        z = chain.step(model, z, row, white)
-    return z
+    keys, image = Keys(seed, tuple(range(draws * chain.runs))), double_like(posterior)
+    data = posterior.measured.operator.codomain
+    spaces = {
+        "image": (posterior.space.shape, image),
+        "data": (data.shape, torch.empty(0, dtype=data.dtype_like(image))),
+    }
+
+    def white(step: int, noises: Sequence[Noise]) -> Tensor:
+        at = keys.at(step)
+        found = [reals(at.normals(spaces[space][0], name, like=spaces[space][1])) for name, space in noises]
+        return torch.cat(found, 1) if found else torch.empty(len(keys.draws), 0, dtype=torch.float64)
+
+    return _run(chain, model, white, nudge)
 
 
 def simulated(chain: Chain, model: Model, draws: int, seed: int) -> Tensor:
     """Return the rows at the end of the chain with random numbers of its own."""
-    keys, like = Keys(seed, tuple(range(draws))), torch.empty(0, dtype=torch.float64)
+    keys, like = Keys(seed, tuple(range(draws * chain.runs))), torch.empty(0, dtype=torch.float64)
+
+    def white(step: int, noises: Sequence[Noise]) -> Tensor:
+        width, purpose = width_of(model, noises), "referee: step" if step else "referee: start"
+        none = like.new_empty(len(keys.draws), 0)
+        return keys.at(step).normals((width,), purpose, like=like) if width else none
+
+    return _run(chain, model, white)
+
+
+def _run(
+    chain: Chain, model: Model, white: Callable[[int, Sequence[Noise]], Tensor], nudge: float = 0.0
+) -> Tensor:
+    """Return the answers of a chain with noises by number of the step, 0 for the start."""
     rows = chain.rows(model)
-    z = chain.begun(model, rows[0][0], keys.normals((model.size,), "referee: start", like=like))
+    z = (1 + nudge) * chain.begun(model, rows[0][0], white(0, [(chain.purposes[0], "image")]))
     for index, row in enumerate(rows):
-        z = chain.step(model, z, row, keys.at(index + 1).normals((model.size,), "referee: step", like=like))
-    return z
+        z = chain.step(model, z, row, white(index + 1, chain.noises(model, row)))
+    return chain.ended(model, z)
 
 
 def _check_affine(chain: Chain, model: Model, row: Row, moved: Tensor, constant: Tensor) -> None:
     point = torch.linspace(-3, 5, model.size, dtype=torch.float64)[None] * (1 + row[0])
-    there = chain.step(model, point, row, torch.zeros_like(point))
+    still = point.new_zeros(1, width_of(model, chain.noises(model, row)))
+    there = chain.step(model, point, row, still)
     off = (there - constant - point @ moved).norm() / (there.norm() + constant.norm() + 1e-300)
     if float(off) > ROUNDING:
         raise ValueError(f"the chain is not affine at sigma = {row[0]:g}: superposition fails by {off:.1e}")

@@ -13,6 +13,7 @@ from pipelines.verify.referee.laws.model import Model
 from workbench.integration import Karras
 from workbench.integration.levels import sigma_of
 from workbench.solvers.descent import Descent
+from workbench.solvers.red_diff import REDDiff
 
 __all__ = ["karras", "levels_of"]
 
@@ -26,8 +27,8 @@ def karras(levels: Karras, steps: int) -> list[Row]:
     return list(pairwise([*sigmas, 0.0]))
 
 
-def levels_of(solver: Descent) -> Callable[[Model], list[Row]]:
-    """Return what gives the rows of a descent for a model."""
+def levels_of(solver: Descent | REDDiff) -> Callable[[Model], list[Row]]:
+    """Return what gives the rows of levels that descend for a model."""
 
     def rows(model: Model) -> list[Row]:
         levels = solver.levels

@@ -6,6 +6,7 @@ Everything acts on rows of real components (K, n), double precision, and on the 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from operators.linear import LinearOperator
 from pipelines.verify.referee.truth import from_reals, reals
+from workbench.noise.gaussian import Gaussian
 from workbench.posterior import Posterior
 
-__all__ = ["Model", "double_like", "real_matrix"]
+__all__ = ["Model", "double_like", "noise_of", "real_matrix"]
 
 
 def real_matrix(operator: LinearOperator) -> Tensor:
@@ -30,11 +32,13 @@ def real_matrix(operator: LinearOperator) -> Tensor:
 class Model(ABC):
     """Prior and measurement as functions of rows; `spread` is the prior's sd per component.
 
+    `noise` is the sd of each real component of the data before they were whitened, NaN where it is not one.
     Where -log p(y | x) is not `convex`, `closest` has several answers, and another code may end in another.
     """
 
     size: int
     spread: float
+    noise: float
     convex: ClassVar[bool] = True
 
     @abstractmethod
@@ -91,6 +95,17 @@ class Model(ABC):
     def force(self, x: Tensor) -> Tensor:
         """Return the gradient of log p(y | x), B^T (data - B x)."""
         return self.back(self.residual(x))
+
+    def curve(self, x: Tensor, v: Tensor) -> Tensor:
+        """Return J^T J v, J the derivative of the residual at x."""
+        del x
+        return self.back(self.forward(v))
+
+
+def noise_of(posterior: Posterior) -> float:
+    """Return the sd of the data's noise, NaN where it is not one number."""
+    noise = posterior.measured.noise
+    return noise.sigma if isinstance(noise, Gaussian) and isinstance(noise.sigma, float) else math.nan
 
 
 def double_like(posterior: Posterior) -> Tensor:

@@ -28,6 +28,8 @@ __all__ = ["PhaseModel"]
 
 #: Steps and halvings of one at most; a step that is this share of r is the last.
 STEPS, HALVINGS, NOTHING = 30, 12, 1e-9
+#: Of a height, relative.
+ROUNDING = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,6 @@ class PhaseModel(DenseModel):
     """Its `matrix` is M, `measured` the intensities, `noise` their standard deviation."""
 
     convex: ClassVar[bool] = False
-    noise: float = 1.0
 
     @classmethod
     def of(cls, posterior: Posterior) -> PhaseModel:
@@ -64,6 +65,10 @@ class PhaseModel(DenseModel):
         """Return 2 M^T (M x * residual) / sigma."""
         return 2 * (x @ self.matrix.T * self.residual(x)) @ self.matrix / self.noise
 
+    def curve(self, x: Tensor, v: Tensor) -> Tensor:
+        """Return 4 M^T (M x)^2 M v / sigma^2."""
+        return 4 * ((x @ self.matrix.T) ** 2 * (v @ self.matrix.T)) @ self.matrix / self.noise**2
+
     def closest(self, c: Tensor, r: float) -> Tensor:
         """Return the minimum downhill from c, by steps that are halved until they lead down."""
         x, going = c.clone(), torch.arange(len(c))
@@ -79,9 +84,9 @@ class PhaseModel(DenseModel):
         curved = (4 * (x @ self.matrix.T) ** 2 / self.noise - 2 * self.residual(x)) / self.noise
         gradient = (x - c) / r**2 - self.force(x)
         hessian = self.matrix.T @ (curved[:, :, None] * self.matrix)
-        values, vectors = torch.linalg.eigh(hessian + torch.eye(self.size, dtype=x.dtype) / r**2)
-        p = -(vectors @ ((vectors.mT @ gradient[:, :, None]) / values.abs()[:, :, None])).squeeze(-1)
-        level, descent = self._height(x, c, r), (gradient * p).sum(1)
+        p = -downhill(hessian + torch.eye(self.size, dtype=x.dtype) / r**2, gradient)
+        # The last steps change a height by less than its rounding.
+        level, descent = self._height(x, c, r) * (1 + ROUNDING), (gradient * p).sum(1)
         share = torch.ones(len(x), dtype=x.dtype)
         for _ in range(HALVINGS):
             steep = self._height(x + share[:, None] * p, c, r) > level + 1e-4 * share * descent
@@ -92,7 +97,9 @@ class PhaseModel(DenseModel):
         return x + move, move.norm(dim=1)
 
     def _height(self, x: Tensor, c: Tensor, r: float) -> Tensor:
-        return (self.residual(x) ** 2).sum(1) / 2 + ((x - c) ** 2).sum(1) / (2 * r**2)
+        apart = torch.cat([self.residual(x), (x - c) / r], 1)
+        # A sum over few columns takes longer as such.
+        return (apart * apart) @ apart.new_full((apart.shape[1],), 0.5)
 
     @cached_property
     def norm(self) -> float:
@@ -103,3 +110,13 @@ class PhaseModel(DenseModel):
         point = start + self.spread * white.reshape(1, -1)
         slope = 2 * (point @ self.matrix.T).T * self.matrix / self.noise
         return float(torch.linalg.matrix_norm(slope, 2))
+
+
+def downhill(hessian: Tensor, gradient: Tensor) -> Tensor:
+    """Return |H|^-1 g, by the eigenvectors where H is not positive definite."""
+    factor, bent = torch.linalg.cholesky_ex(hessian)
+    p = torch.cholesky_solve(gradient[:, :, None], factor)
+    if bool((bent > 0).any()):
+        values, vectors = torch.linalg.eigh(hessian[bent > 0])
+        p[bent > 0] = vectors @ ((vectors.mT @ gradient[bent > 0, :, None]) / values.abs()[:, :, None])
+    return p.squeeze(-1)
