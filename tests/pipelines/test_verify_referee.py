@@ -52,7 +52,7 @@ def shortened(entry: Entry, name: str) -> Entry:
     elif isinstance(solver, REDDiff):
         solver = replace(solver, steps=40)
     elif isinstance(solver, Ensemble):
-        solver = replace(solver, size=60, steps=20)
+        solver = replace(solver, count=60, steps=20)
     elif isinstance(solver, Integrator):
         short = reference(problem(name), 15)
         assert short is not None

@@ -317,6 +317,7 @@ class Run:
             error.add_note(f"The progress could not be saved either: {also}")
             return
         kept = f"{self._place[0]} draws are kept, and step {self._place[1]} of the next."
+        kept = f"Step {self._place[1]} of the particles is kept." if self.solver.particles else kept
         again = "meets the same" if isinstance(error, DivergedError) else "goes on"
         error.add_note(f"{kept} The same call {again}.")
 

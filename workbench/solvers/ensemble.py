@@ -36,7 +36,7 @@ from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.random import Keys
 from workbench.solvers.base import Info, Solver
-from workbench.solvers.descent import check_levels, default_levels, denoiser, descending
+from workbench.solvers.descent import FIRST, check_levels, default_levels, denoiser, descending
 from workbench.solvers.particles import Particles, effective_number, resampled
 from workbench.solvers.tempering import spectrum
 
@@ -80,6 +80,10 @@ class Ensemble(Solver[Particles]):
 
     kind: ClassVar[Kind] = Kind.WEIGHTED_ENSEMBLE  # type: ignore[misc]
     state_type: ClassVar[type[Particles]] = Particles
+    #: What to do where particles are too few.
+    counsel: ClassVar[str] = (
+        "Take more particles, more steps, a solver with better twists (TDS), or one with independent draws."
+    )
     remedy: ClassVar[str] = "Take more particles or steps, or check the noise level and the prior's units."
 
     def __post_init__(self) -> None:
@@ -184,12 +188,13 @@ class Ensemble(Solver[Particles]):
         known = posterior.measured.noise.is_normalised
         return {
             "log_evidence": state.log_evidence + constant.value if known else None,
-            # Of the determinants in it, where they had to be estimated; chance in the weights comes on top.
-            "log_evidence_standard_error": constant.standard_error if known else None,
+            # Where the determinants in it had to be estimated; chance in the weights comes on top.
+            "log_determinant_standard_error": constant.standard_error if known else None,
             "effective_number": effective_number(state.log_weights),
             "least_effective_number": state.least,
             "resamplings": state.resamplings,
             "unique_ancestors": state.families,
+            "effective_families": state.effective_families,
             "ancestors": state.ancestors.tolist() if self.count <= LISTED else None,
             "at_once": self.at_once or self.count,
         }
@@ -206,8 +211,8 @@ class Ensemble(Solver[Particles]):
         warnings.warn(
             f"{type(self).__name__}: {self.count} particles count as {effective:.1f} at step {row.index + 1} "
             f"of {self.steps}, {self.whereabouts(row)}: too few for what the data say in "
-            f"{state.z[0].numel()} unknowns. The spread of the answer is less than the posterior's. Take "
-            "more particles, more steps, a solver with better twists (TDS), or one with independent draws.",
+            f"{state.z[0].numel()} unknowns. The spread of the answer is less than the posterior's. "
+            f"{self.counsel}",
             DegeneracyWarning,
             stacklevel=2,
         )
@@ -219,7 +224,8 @@ def settled_levels(posterior: Posterior) -> Levels:
     if not isinstance(levels, Karras) or not posterior.measured.is_linear_gaussian:
         return levels
     trace = spectrum(posterior).trace_of(lambda g: g).value
-    least = max(SETTLED / trace**0.5, denoiser(posterior).noise_range[0]) if trace > 0 else levels.sigma_min
+    low = max(denoiser(posterior).noise_range[0], 1e-6 * levels.sigma_max / FIRST)
+    least = max(SETTLED / trace**0.5, low) if trace > 0 else levels.sigma_min
     return replace(levels, sigma_min=min(levels.sigma_min, least))
 
 

@@ -119,7 +119,9 @@ class MCGdiff(Ensemble):
         return Cost(len(plan))
 
     def _data(self, posterior: Posterior) -> _Coefficients:
-        first = self.plan(posterior).row(0).number("sigma")
+        first = posterior.kept(
+            f"mcgdiff: first level of {self!r}", lambda: self.plan(posterior).row(0).number("sigma")
+        )
 
         def make() -> _Coefficients:
             parts = singular(posterior, 0.0, 0.0)

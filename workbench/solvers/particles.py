@@ -54,6 +54,13 @@ class Particles:
         """How many of the first particles have descendants."""
         return len(torch.unique(self.ancestors))
 
+    @property
+    def effective_families(self) -> float:
+        """How many families of equal weight say as much: evidence is off by about one over their root."""
+        shares = torch.softmax(self.log_weights, 0)
+        family = torch.zeros_like(shares).index_add_(0, self.ancestors, shares)
+        return 1 / float(family.square().sum())
+
 
 def effective_number(log_weights: Tensor) -> float:
     """Return (sum w)^2 / sum w^2; all weights zero is an error."""

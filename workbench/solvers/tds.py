@@ -62,6 +62,7 @@ class TDS(Ensemble):
     spread: float | None = None
     tolerance: float = 1e-4
 
+    counsel: ClassVar[str] = "Take more particles, more steps, or a solver with independent draws."
     capabilities: ClassVar[Capabilities] = Capabilities(calibrated_score=True, priors=(Denoiser,))
 
     def __post_init__(self) -> None:

@@ -57,6 +57,9 @@ def test_drawing_anew_keeps_evidence_and_descent() -> None:
     assert again.resamplings == 1
     assert again.least == begun.least
     assert 2 not in again.ancestors
+    sizes = torch.bincount(again.ancestors).double() / 5
+    assert again.effective_families == pytest.approx(1 / float(sizes.square().sum()))
+    assert begun.effective_families == pytest.approx(begun.least)
     # The same keys, the same particles.
     assert torch.equal(resampled(begun, Keys(4, tuple(range(5)), 9)).z, again.z)
     twice = resampled(again, Keys(4, tuple(range(5)), 10))
