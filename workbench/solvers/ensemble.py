@@ -21,7 +21,8 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -66,7 +67,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Ensemble(Solver[Particles]):
-    """`count` particles in `steps` evaluations each at `levels`; `at_once` of them are computed at a time.
+    """`count` particles in `steps` evaluations each at `levels`, in the parts that the driver asks for.
 
     `levels` None begins far above the prior's spread and ends where neither prior nor data resolve more.
     `threshold` 0 never draws anew, 1 at every step.
@@ -76,7 +77,8 @@ class Ensemble(Solver[Particles]):
     steps: int = 200
     levels: Levels | None = None
     threshold: float = 0.5
-    at_once: int | None = None
+    #: How many are computed at a time, None for all: of no influence on what comes of it.
+    at_once: int | None = field(default=None, init=False, repr=False, compare=False)
 
     kind: ClassVar[Kind] = Kind.WEIGHTED_ENSEMBLE  # type: ignore[misc]
     state_type: ClassVar[type[Particles]] = Particles
@@ -92,8 +94,6 @@ class Ensemble(Solver[Particles]):
         check_levels(self.levels)
         if check_number(self.threshold, "threshold", non_negative=True) > 1:
             raise value_error("threshold", "be between 0 and 1", self.threshold, "It is a share of `count`.")
-        if self.at_once is not None:
-            check_count(self.at_once, "at_once")
 
     @abstractmethod
     def begun(self, posterior: Posterior, row: PlanRow, keys: Keys, like: Tensor) -> Moved:
@@ -122,7 +122,9 @@ class Ensemble(Solver[Particles]):
 
     def in_parts(self, size: int) -> Self:
         """Return the same solver, which computes at most `size` particles at once."""
-        return replace(self, at_once=size)
+        other = copy(self)
+        object.__setattr__(other, "at_once", check_count(size, "size"))
+        return other
 
     def plan(self, posterior: Posterior) -> SolverPlan:
         """Return sigma and next_sigma of every step."""

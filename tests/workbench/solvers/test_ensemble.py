@@ -268,7 +268,6 @@ def test_default_levels_end_where_the_data_resolve_no_more() -> None:
         ({"steps": 0}, "`steps` must be"),
         ({"levels": 3.0}, "`levels` must be Levels or None"),
         ({"threshold": 1.5}, "`threshold` must be between 0 and 1, got 1.5"),
-        ({"at_once": 0}, "`at_once` must be"),
     ],
 )
 @pytest.mark.parametrize("kind", [AFDPS, TDS, MCGdiff])
