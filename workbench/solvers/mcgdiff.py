@@ -32,6 +32,7 @@ from torch import Tensor
 
 from operators.linalg import TraceEstimate
 from workbench.capabilities import Capabilities
+from workbench.noise.base import double
 from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.priors.base import Denoiser
@@ -73,7 +74,7 @@ class MCGdiff(Ensemble):
     def begun(self, posterior: Posterior, row: PlanRow, keys: Keys, like: Tensor) -> Moved:
         """Return draws of N(0, sigma^2) psi, and the integral."""
         data, level = self._data(posterior), row.number("sigma")
-        white = data.parts.turned(keys.normals(posterior.space.shape, "mcgdiff: start", like=like))
+        white = self._turned(data, keys.normals(posterior.space.shape, "mcgdiff: start", like=like))
         zero = torch.zeros_like(white)
         u, gained = _met(data, zero, level**2, level, white)
         return Moved(data.parts.image((torch.ones_like(data.t), u)).to(like.dtype), gained, {})
@@ -86,9 +87,9 @@ class MCGdiff(Ensemble):
         data = self._data(posterior)
         sigma, after = row.number("sigma"), row.number("next_sigma")
         estimate = denoiser(posterior).denoise(z, sigma)
-        d, u = data.parts.turned(estimate), data.parts.turned(z)
+        d, u = self._turned(data, estimate), self._turned(data, z)
         keep = (after / sigma) ** 2
-        white = data.parts.turned(keys.normals(z.shape[1:], "mcgdiff: step", like=z))
+        white = self._turned(data, keys.normals(z.shape[1:], "mcgdiff: step", like=z))
         moved, gained = _met(data, d + keep * (u - d), after**2 * (1 - keep), after, white)
         gained = gained - _logs(data, u, sigma**2 - data.t**2, data.t < sigma)
         # The step that passes t: first to y, then on.
@@ -139,6 +140,11 @@ class MCGdiff(Ensemble):
             )
 
         return posterior.kept(f"mcgdiff: coefficients below {first}", make)
+
+    @staticmethod
+    def _turned(data: _Coefficients, x: Tensor) -> Tensor:
+        """Return the coefficients in double precision: what is known to within t is a difference of such."""
+        return data.parts.turned(double(x) if torch.float64 in data.parts.v.dtypes else x)
 
     def _left(self, data: _Coefficients, d: Tensor) -> Tensor:
         s, q = data.rest

@@ -33,8 +33,9 @@ POINTS, ASKED = 16, 24
 #: Probes of the spectrum and iterations for each where it is not known, and those of a volume, where each
 #: takes seconds: tempering needs two moments, and evidence tells its error.
 PROBES, ITERATIONS, FEWER, LARGE = 8, 40, (2, 12), 2**18
-#: The least log p(y | z) of a noisy state.
-LEAST = -1e30
+#: The least log p(y | z) of a noisy state: small enough for any weight, and such that log-weights, in double
+#: precision, still know the rest of theirs beside it.
+LEAST = -1e12
 
 
 def spectrum(posterior: Posterior) -> SpectralSums:
