@@ -40,7 +40,7 @@ from workbench.random import Keys
 from workbench.solvers.base import Cost
 from workbench.solvers.descent import denoiser
 from workbench.solvers.ensemble import Ensemble, Moved
-from workbench.solvers.singular import Singular, require_singular_values, singular, whitened_data
+from workbench.solvers.singular import Singular, require_singular_values, singular
 
 __all__ = ["MCGdiff"]
 
@@ -109,7 +109,7 @@ class MCGdiff(Ensemble):
         data, like = self._data(posterior), posterior.like()
         zero = torch.zeros((1, *posterior.space.shape), dtype=like.dtype, device=like.device)
         known = torch.isfinite(data.t)
-        inside = (data.parts.s > 0) * data.parts.misfit(whitened_data(posterior, like)[None]).abs() ** 2
+        inside = (data.parts.s > 0) * data.parts.misfit(posterior.measured.whitened[1][None]).abs() ** 2
         widths = torch.where(known, torch.log(2 * math.pi * torch.where(known, data.t, 1.0) ** 2), 0.0)
         value = float(posterior.measured.log_likelihood(zero)) + float(inside.double().sum()) / 2
         return TraceEstimate(value + data.each / 2 * float(widths.expand(inside.shape[1:]).sum()))
@@ -126,7 +126,7 @@ class MCGdiff(Ensemble):
 
         def make() -> _Coefficients:
             parts = singular(posterior, 0.0, 0.0)
-            q = parts.misfit(whitened_data(posterior, posterior.like())[None])[0]
+            q = parts.misfit(posterior.measured.whitened[1][None])[0]
             known = parts.s * first > 1
             inverse = torch.where(known, 1 / torch.where(known, parts.s, 1.0), 0.0)
             rest = torch.where(known, 0.0, parts.s)
