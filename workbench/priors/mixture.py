@@ -7,13 +7,15 @@ for z = x + sigma noise (a = 1) and for the scaled u (c = 1), where s = 0 leaves
 through a linear operator with Gaussian noise leaves a mixture, too:
 
     z = B u + n:    w_k' ~ w_k N(z; B m_k, B S_k B^H + I),     each component its own Gaussian posterior
+
+Components that share their root are evaluated as one (workbench/priors/alike.py).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +27,7 @@ from operators.identity import Identity
 from operators.linear import LinearOperator
 from operators.space import Space
 from workbench.likelihood import Likelihood
+from workbench.priors.alike import Alike
 from workbench.priors.base import Denoiser, _level
 from workbench.priors.chances import chosen_by, log_chances
 from workbench.priors.flat import require_field
@@ -214,11 +217,10 @@ class GaussianMixture(Denoiser):
 
     def _estimated(self, v: Tensor, scale: Tensor, level: Tensor) -> Tensor:
         """Return E[x | v], v = scale x + level noise."""
-        shares = (
-            self._shares(v, scale, level)
-            .to(scale.dtype)
-            .reshape(-1, *[1] * self.space.ndim, len(self.components))
-        )
+        shares = self._shares(v, scale, level).to(scale.dtype)
+        if self._alike is not None:
+            return self._alike.estimated(v, shares, scale, level)
+        shares = shares.reshape(-1, *[1] * self.space.ndim, len(self.components))
         estimate = shares[..., 0] * self.components[0]._estimated(v, scale, level)
         for k, component in enumerate(self.components[1:], start=1):
             estimate = estimate + shares[..., k] * component._estimated(v, scale, level)
@@ -226,8 +228,19 @@ class GaussianMixture(Denoiser):
 
     def _shares(self, v: Tensor, scale: Tensor, level: Tensor) -> Tensor:
         """Return p(component k | v), (batch, K), for flat `v`."""
-        logs = [component._log_evidence(v, scale, level, self._floor) for component in self.components]
-        return torch.softmax(torch.stack(logs, dim=-1) + self._log_weights.to(v.device), dim=-1)
+        if self._alike is not None:
+            found = self._alike.logs(v, scale, level, self._floor)
+        else:
+            logs = [component._log_evidence(v, scale, level, self._floor) for component in self.components]
+            found = torch.stack(logs, dim=-1)
+        return torch.softmax(found + self._log_weights.to(v.device), dim=-1)
+
+    @property
+    def _alike(self) -> Alike | None:
+        """The components as one where they share their root."""
+        if "_memo_alike" not in self.__dict__:
+            self.__dict__["_memo_alike"] = Alike.of(self.components)
+        return cast("Alike | None", self.__dict__["_memo_alike"])
 
     def _mixed(self, values: list[Tensor]) -> Tensor:
         return torch.stack([w * v for w, v in zip(self.weights.tolist(), values, strict=True)]).sum(0)

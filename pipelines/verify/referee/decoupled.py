@@ -1,7 +1,8 @@
 """DAPS, PnP-DM and RED-Diff as the table runs them: prior and data in turn, and no backward pass.
 
-About 1000 evaluations of the prior for each answer, of the best of four runs 250 for each, so that they can
-be compared where the measurement is not linear. On fields fewer, and only what a run of minutes has room for.
+1000 evaluations of the prior for each answer, of the best of four runs 250 in each, so that they can be compared
+where the measurement is not linear. DAPS with one evaluation per level has 200 levels, on fields where each draw
+is solved for as many as a run of minutes has room for.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from workbench.solvers.red_diff import REDDiff
 
 __all__ = ["decoupled"]
 
-#: Draws far above the data take hundreds of products each where there is no closed form: levels of fields.
-LEVELS = {"ct64": 30, "mri64": 0}
+#: Levels of DAPS on fields, 200 where draws have a closed form: elsewhere those of the highest levels take
+#: hundreds of products each.
+FIELD_LEVELS = {"ct64": 30, "mri64": 0}
 #: Of several runs, where one may end in the wrong place.
 SEVERAL = ("images16", "phase2")
 
@@ -37,7 +39,7 @@ def decoupled(
     """
     size, vectors = problem.truth.size, levels is not None
     if size > dense:
-        return _on_field(LEVELS.get(problem.name, 200), tolerance, fast=fast)
+        return _on_field(FIELD_LEVELS.get(problem.name, 200), tolerance, fast=fast)
     linear = problem.posterior.measured.is_linear
     found: Named = [("DAPS", DAPS(200 if linear or not fast else 50, levels, tolerance=tolerance))]
     if linear and (vectors or not fast):
@@ -45,7 +47,7 @@ def decoupled(
     if linear and size <= small and not fast:
         found.append(("DAPS, matched", DAPS(200, levels, 1, "matched", tolerance=tolerance)))
     if vectors and not fast:
-        # Beside "matched", which has the same law at 50 levels: what differs is the inner chain.
+        # Beside "matched", which has nearly the same law at 50 levels: what differs is the inner chain.
         found.append(("DAPS, Langevin", DAPS(50, levels, 1, "matched", Langevin())))
     if problem.name in SEVERAL and not fast:
         found.append(("DAPS, best of 4", BestOf(DAPS(50, levels, tolerance=tolerance), 4)))
@@ -59,5 +61,5 @@ def decoupled(
 
 def _on_field(count: int, tolerance: float, *, fast: bool) -> Named:
     means: Named = [("DAPS, Tweedie", DAPS(count, None, 1, tolerance=tolerance))] if count else []
-    found = [*means, ("PnP-DM", PnPDM(20, tolerance=tolerance))]
+    found = [*means, ("PnP-DM", PnPDM(50, tolerance=tolerance))]
     return found if fast else [*found, ("RED-Diff, normalised", REDDiff(1000))]

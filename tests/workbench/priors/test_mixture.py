@@ -86,6 +86,39 @@ class TestDenseOnVectorFields(MixtureContract):
     space = VECTORS
 
 
+class TestOfOneCovariance(MixtureContract):
+    sizes = (1.0, 1.0, 1.0)
+
+    def make(self, dtype: torch.dtype) -> GaussianMixture:
+        return GaussianMixture.dense(
+            self.space, WEIGHTS, cast(self.means(), dtype), cast(self.covariances()[0], dtype)
+        )
+
+
+class TestOfOneCovarianceOnComplexFields(TestOfOneCovariance):
+    space = COMPLEX
+
+
+class TestOfOneSingularCovariance(TestOfOneCovariance):
+    has_density = False
+
+    def covariances(self) -> Tensor:
+        return torch.stack([covariance_of(self.space, rank=7) for _ in self.sizes])
+
+
+class TestOfOneSpectrum(TestOfOneCovariance):
+    def parts(self) -> list[Gaussian]:
+        first = SpectralGaussian(self.space, 0.0, power_of(1, 3, 4))
+        return [Gaussian(mean, first.root) for mean in self.means()]
+
+    def covariances(self) -> Tensor:
+        eye = torch.eye(self.space.size, dtype=torch.float64).reshape(-1, *self.space.shape)
+        return torch.stack([prior.covariance_product(eye).flatten(1).T for prior in self.parts()])
+
+    def make(self, dtype: torch.dtype) -> GaussianMixture:
+        return GaussianMixture(WEIGHTS, self.parts())
+
+
 class TestSingular(MixtureContract):
     has_density = False
 

@@ -30,11 +30,11 @@ Drawn = Callable[[Model, Row], Sequence[Noise]]
 class Chain:
     """z' = step(model, z, row, w) row by row from z_0 = start(model, sigma_0, w), None: sigma_0 w.
 
-    A row begins with its level sigma. `affine` says that the step is affine in z and w where the prior is
-    Gaussian, `proximal` that it calls the model's `closest` with what may have several answers. `purposes`
-    are the names of the solver's random numbers: at the start, and in a step the name of a single vector or
-    a function that tells the noises of a row. `answer` is made of the last z, None: z itself. Of `runs`
-    chains for each draw it is the one of least misfit.
+    A row begins with its level sigma. `affine` says that z is an image and the step affine in z and w where
+    the prior is Gaussian, `proximal` that it calls the model's `closest` even where that has several answers.
+    `purposes` are the names of the solver's random numbers: at the start, and in a step the name of a single
+    vector or a function that tells the noises of a row. `answer` is made of the last z, None: z itself. Of
+    `runs` chains for each draw it is the one of least misfit.
     """
 
     rows: Callable[[Model], Sequence[Row]]

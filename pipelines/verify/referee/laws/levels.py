@@ -1,7 +1,7 @@
 """The levels that a solver should go through, from the formulas in its documentation.
 
 sigma_i = (a^(1/7) + i / (N - 1) (b^(1/7) - a^(1/7)))^7, i = 0 .. N - 1, and 0 (Karras et al. 2022)
-a = 100 s0,    b = min(0.01 s0, 0.3 / |B|)                             where nobody chose them
+a = 100 s0,    b = min(0.01 s0, 0.3 / |B|)                 where nobody chose them; 0.01 s0 if not linear
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def levels_of(solver: Descent | REDDiff) -> Callable[[Model], list[Row]]:
     def rows(model: Model) -> list[Row]:
         levels = solver.levels
         if levels is None:
-            levels = Karras(100 * model.spread, min(0.01 * model.spread, 0.3 / model.norm))
+            least = 0.01 * model.spread
+            # A curvature that depends on the place does not say where to end.
+            levels = Karras(100 * model.spread, min(least, 0.3 / model.norm) if model.convex else least)
         if isinstance(levels, Karras):
             return karras(levels, solver.steps)
         # Of grids that somebody chose, this module does not know the formula.
