@@ -1,8 +1,8 @@
 """DAPS, PnP-DM and RED-Diff as the table runs them: prior and data in turn, and no backward pass.
 
-1000 evaluations of the prior for each answer, of the best of four runs 250 in each, so that they can be compared
-where the measurement is not linear. DAPS with one evaluation per level has 200 levels, on fields where each draw
-is solved for as many as a run of minutes has room for.
+1000 evaluations of the prior for each answer, of the best of four runs 250 in each, so that they can be
+compared where the measurement is not linear. DAPS with one evaluation per level has 200 levels, on fields
+where each draw is solved for as many as a run of minutes has room for.
 """
 
 from __future__ import annotations
