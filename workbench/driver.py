@@ -115,7 +115,7 @@ def sample(
     size = _microbatch(microbatch, solver.particles or count, posterior.space.size * solver.width, like)
     size = 1 if solver.deterministic else size
     if solver.particles is not None:
-        part = particles_at_once(posterior, solver.particles, size, microbatch is not None, limits, like)
+        part = particles_at_once(posterior, solver, size, microbatch is not None, limits, like)
         runner, size = solver.in_parts(part), solver.particles
     if not ours.holds_run():
         refuse_beyond_budget(posterior, solver, plan, count, size, ledger)
@@ -142,6 +142,7 @@ def sample(
     run = Run(inside, runner, settings, ledger, ours, like, tuple(callbacks))
     with torch.no_grad():
         record, log_weights = run.go(header)
+    solver.caution(record)
     return Samples(
         ours.draws(),
         posterior.space,

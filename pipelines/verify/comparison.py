@@ -199,12 +199,12 @@ def _rows(name: str, seeds: int) -> Iterator[Row]:
         for solver, value in phase_solvers(FEW_PARTICLES).items():
             yield row(solver, value, posterior, _beside(posterior, x), FEW_DRAWS, 1)
         return
-    held = problem(name)
-    for draws in (DRAWS, PARTICLES):
-        yield _exact(held, draws, seeds)
+    held, draws = problem(name), PARTICLES if name == "phase2" else DRAWS
+    for count in sorted({draws, PARTICLES}):
+        yield _exact(held, count, seeds)
     solvers = phase_solvers(PARTICLES) if name == "phase2" else linear_solvers()
     for solver, value in solvers.items():
-        yield row(solver, value, held.posterior, _against(held), DRAWS, seeds)
+        yield row(solver, value, held.posterior, _against(held), draws, seeds)
 
 
 def _against(problem: Problem) -> Judge:
@@ -270,11 +270,12 @@ def _exact(problem: Problem, draws: int, seeds: int) -> Row:
 
 def _mean(rows: Sequence[Row]) -> Row:
     """Return the means of what is there."""
-    first, found = rows[0], {}
+    first = rows[0]
+    found: dict[str, Any] = {}
     for item in fields(Row):
         values = [v for r in rows if isinstance(v := getattr(r, item.name), float)]
         found[item.name] = sum(values) / len(values) if values else getattr(first, item.name)
-    return Row(**found)  # type: ignore[arg-type]
+    return Row(**found)
 
 
 def _main(arguments: Sequence[str] | None = None) -> None:

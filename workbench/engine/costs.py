@@ -20,9 +20,9 @@ __all__ = ["particles_at_once", "refuse_beyond_budget", "refuse_beyond_memory", 
 
 #: Copies of a microbatch that any solver needs: the state, its successor, an estimate.
 COPIES = 3
-#: Copies of all interacting particles that are held: state, successor, what they carry, the answer. Of a part
-#: in work: estimate, mean, noise, a prox in double precision and its vectors. Networks come on top.
-HELD, WORKING = 6, 16
+#: Copies of a part of the particles in work: estimate, mean, noise, a prox in double precision and its
+#: vectors. Networks come on top.
+WORKING = 16
 
 
 def refuse_beyond_budget(
@@ -85,26 +85,27 @@ def refuse_beyond_memory(
 
 
 def particles_at_once(
-    posterior: Posterior, particles: int, size: int, chosen: bool, budget: Budget, like: Tensor
+    posterior: Posterior, solver: Solver[Any], size: int, chosen: bool, budget: Budget, like: Tensor
 ) -> int:
     """Return how many interacting particles are computed at once: `size`, or fewer for a budget of memory.
 
     All of them are held, with what they carry from step to step; what is computed besides is a part's. A
     `chosen` size that is beyond the budget is refused, as is a budget below one particle.
     """
-    limit = budget.memory_bytes
+    limit, particles = budget.memory_bytes, solver.particles or 1
     if limit is None:
         return min(size, particles)
     element = posterior.space.size * like.element_size()
-    held = HELD * particles * element + (peak_memory(like.device) if like.device.type == "cpu" else 0)
-    each = WORKING * element
+    process = peak_memory(like.device) if like.device.type == "cpu" else 0
+    held, each = process + solver.held * particles * element, WORKING * element
     fit = (limit - held) // each
     if fit < 1 or (chosen and fit < min(size, particles)):
         least = held + each * (min(size, particles) if chosen and fit >= 1 else 1)
         remedy = f"Raise it, or take fewer than {particles} particles."
         remedy = f"Raise it, or lower `microbatch` to {fit}." if fit >= 1 else remedy
-        wanted = f"allow at least {least}: {particles} particles of {bytes_text(element)} held, and a part"
-        wanted += " of one computed" if fit < 1 else f" of {size} computed"
+        taken = f"{bytes_text(process)} that the process takes already, " if process else ""
+        wanted = f"allow at least {least}: {taken}{solver.held} copies of {particles} particles of "
+        wanted += f"{bytes_text(element)} held, and a part of {'one' if fit < 1 else size} computed"
         raise BudgetError(str(value_error("budget.memory_bytes", wanted, limit, remedy)))
     return min(size, particles, fit)
 

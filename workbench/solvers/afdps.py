@@ -33,8 +33,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from operators.batch import column, dots
-from operators.checks import check_count
+from operators.batch import dots
+from operators.checks import check_count, check_number
 from operators.errors import type_error, value_error
 from operators.linalg import TraceEstimate
 from workbench.capabilities import Capabilities
@@ -44,6 +44,7 @@ from workbench.posterior import Posterior
 from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.solvers.base import Cost
+from workbench.solvers.climb import climb
 from workbench.solvers.descent import denoiser, measured_norm
 from workbench.solvers.ensemble import Ensemble, Moved
 from workbench.solvers.guidance import check_choice
@@ -63,8 +64,8 @@ class AFDPS(Ensemble):
 
     `proposal` is that of kernel weights: "exact", for linear-Gaussian likelihoods, takes two proxes a step,
     "drift" `iterations` of conjugate gradients on the curvature; None is "exact" where the prox has a closed
-    form. `tempered` False asks every state for the likelihood in full. `probes` estimate the Laplacian where
-    it has no closed form.
+    form. `tempered` False asks every state for the likelihood in full; `spread`, that tempering goes by, is
+    the prior's unless it knows none. `probes` estimate the Laplacian where it has no closed form.
     """
 
     variant: Variant = "sde"
@@ -72,9 +73,14 @@ class AFDPS(Ensemble):
     proposal: Proposal | None = None
     iterations: int = 3
     tempered: bool = True
+    spread: float | None = None
     probes: int = 8
 
     capabilities: ClassVar[Capabilities] = Capabilities(calibrated_score=True, priors=(Denoiser,))
+    remedy: ClassVar[str] = (
+        "Take more particles or steps, tempered=True where it is False, or check the noise level and the "
+        "prior's units."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,6 +90,8 @@ class AFDPS(Ensemble):
             check_choice(self.proposal, "proposal", ("exact", "drift"))
         check_count(self.iterations, "iterations")
         check_count(self.probes, "probes", minimum=2)
+        if self.spread is not None:
+            check_number(self.spread, "spread", positive=True)
         if not isinstance(self.tempered, bool):
             raise type_error("tempered", "be True or False", repr(self.tempered))
 
@@ -96,7 +104,7 @@ class AFDPS(Ensemble):
         """Return sigma and next_sigma of every step, and the powers of the likelihood at both."""
         plan = super().plan(posterior)
         sigmas = [row.number("sigma") for row in plan] + [0.0]
-        a = powers(posterior, sigmas) if self.tempered else (1.0,) * len(sigmas)
+        a = powers(posterior, sigmas, self.spread) if self.tempered else (1.0,) * len(sigmas)
         if self.proposal == "exact" and not posterior.measured.is_linear_gaussian:
             remedy = "Use proposal='drift'."
             wanted = "be for a linear-Gaussian likelihood where it is 'exact'"
@@ -180,34 +188,9 @@ class AFDPS(Ensemble):
             after = likelihood.prox_draw(mean, sd, keys, "afdps: step", power=power)
             return after, likelihood.prox_value(mean, sd, power=power)[1]
         white = keys.normals(z.shape[1:], "afdps: step", like=z)
-        d = self._drift(posterior, mean, sd, power)
+        d, _ = climb(likelihood, mean, sd, power=power, iterations=self.iterations)
         wide, noise = d.to(_double(d)), white.to(_double(d))
         return mean + d + sd * white, -(dots(wide, wide) + 2 * sd * dots(wide, noise)) / (2 * sd**2)
-
-    def _drift(self, posterior: Posterior, mean: Tensor, sd: float, power: float) -> Tensor:
-        """Return some iterations of conjugate gradients on (a H + 1 / s^2) d = a g, from zero, row by row."""
-        likelihood = posterior.measured
-        operator, noise = likelihood.operator, likelihood.noise
-        predicted = likelihood.predicted(mean)
-        data = likelihood.data.to(predicted.dtype if likelihood.data.is_complex() else predicted.real.dtype)
-        scale = power * sd**2
-
-        def system(v: Tensor) -> Tensor:
-            bent = noise.positive_curvature(predicted, data, operator.apply_jvp(mean, v))
-            return v + scale * operator.apply_vjp(mean, bent)
-
-        d = torch.zeros_like(mean)
-        r = scale * operator.apply_vjp(mean, noise.score(predicted, data))
-        p, energy = r, dots(r, r)
-        for _ in range(self.iterations):
-            image = system(p)
-            # Where nothing is left to solve, nothing moves.
-            length = torch.where(energy > 0, energy / torch.where(energy > 0, dots(p, image), 1.0), 0.0)
-            d, r = d + column(length, p) * p, r - column(length, p) * image
-            left = dots(r, r)
-            p = r + column(torch.where(energy > 0, left / torch.where(energy > 0, energy, 1.0), 0.0), p) * p
-            energy = left
-        return d
 
     def _by_flow(
         self, posterior: Posterior, z: Tensor, estimate: Tensor, row: PlanRow, keys: Keys

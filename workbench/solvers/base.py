@@ -74,6 +74,8 @@ class Solver(ABC, Generic[S]):
 
     #: Whether the plan is a limit that a run seldom reaches: nobody then knows the time left.
     plan_is_limit: ClassVar[bool] = False
+    #: How many copies of all its interacting particles are held: of states, what they carry, the answer.
+    held: ClassVar[int] = 6
     #: What to do where a step gives no numbers; stands in the error.
     remedy: ClassVar[str] = "Rescale the units of the prior or use float64 data."
 
@@ -123,7 +125,11 @@ class Solver(ABC, Generic[S]):
         del posterior, state
         return {}
 
+    def caution(self, record: Mapping[str, Any]) -> None:
+        """Warn of what the record of a finished run, also of one read back, says against its answer."""
+        del record
+
     def cost(self, posterior: Posterior, plan: SolverPlan) -> Cost:
-        """Return what one draw takes at least."""
+        """Return what one draw takes at least, the plan itself not counted."""
         del posterior, plan
         return Cost()

@@ -194,11 +194,14 @@ def data_sd(posterior: Posterior, argument: str) -> float:
         remedies = {
             "levels": "Such as levels=Karras(100.0, 0.01), in units of the prior.",
             "jacobian": "Use jacobian='exact'.",
+            "spread": "Such as spread=1.0, in units of the prior.",
             "form": "Use form='bayes', which needs no spread.",
         }
-        kind, got = type(posterior.prior).__name__, {"form": "'norm'", "jacobian": "'detached'"}
-        wanted = f"be {'chosen' if argument == 'levels' else 'another'} for a {kind} without a data_sd"
-        raise value_error(argument, wanted, got.get(argument, "None"), remedies.get(argument, ""))
+        got = {"form": "'norm'", "jacobian": "'detached'"}
+        wanted = f"be {'another' if argument in got else 'chosen'} for a {type(posterior.prior).__name__}"
+        raise value_error(
+            argument, f"{wanted} without a data_sd", got.get(argument, "None"), remedies.get(argument, "")
+        )
     return spread
 
 

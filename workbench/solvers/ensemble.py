@@ -12,15 +12,18 @@ weight (systematic resampling), after the last step never. Copies go apart again
 
 What it is off by: the steps of the prior are as many as `steps`; and particles are finitely many. With too
 few for how much the data say, one carries all the weight: the spread is then that of its descendants, and no
-posterior's. The run warns of it, with the effective number; docs/solvers.md shows how it falls with
-dimension.
+posterior's. Drawing anew hides that from the weights, not from the descent: what counts at the end is how
+many of the first particles have descendants, by weight (Lee and Whiteley 2018). The run warns of an effective
+number below the root of J, and of fewer than FEW of the first; docs/solvers.md shows how both fall with what
+the data say.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -43,8 +46,8 @@ from workbench.solvers.tempering import spectrum
 
 __all__ = ["DegeneracyWarning", "Ensemble", "Moved"]
 
-#: Effective numbers below this, or this share of J, are those of particles that say nothing together.
-FEW, SHARE = 10, 0.25
+#: Of so few draws the spread is off by its tenth or more.
+FEW = 16
 #: The last level leaves log p(y | z) uncertain by this much: sigma^2 tr B^H B is its square.
 SETTLED = 0.3
 #: Particles up to which a record lists the ancestors.
@@ -57,7 +60,10 @@ class DegeneracyWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Moved:
-    """Some of the particles after a step: where they are, the log-weight they gained, what they carry on."""
+    """Some of the particles after a step: where they are, the log-weight they gained, what they carry on.
+
+    An `estimate` that is carried on, by that name, is told from there.
+    """
 
     z: Tensor
     gained: Tensor
@@ -134,25 +140,22 @@ class Ensemble(Solver[Particles]):
     def init(self, posterior: Posterior, keys: Keys, like: Tensor) -> Particles:
         """Return the first particles."""
         row = self.plan(posterior).row(0)
-        parts = [self.begun(posterior, row, keys.part(part), like) for part in self._parts()]
-        joined = _joined(parts)
-        return Particles.begun(joined.z, dict(joined.carried), joined.gained)
+        parts = self._parts()
+        first = _together(
+            self.count, ((part, self.begun(posterior, row, keys.part(part), like)) for part in parts)
+        )
+        return Particles.begun(first.z, dict(first.carried), first.gained)
 
     def step(
         self, posterior: Posterior, state: Particles, row: PlanRow, keys: Keys
     ) -> tuple[Particles, Info]:
         """Move all particles, weigh them, and draw them anew where the weights have become too uneven."""
-        parts = [
-            self.moved(
-                posterior,
-                state.z[part],
-                {name: value[part] for name, value in state.carried.items()},
-                row,
-                keys.part(part),
-            )
-            for part in self._parts()
-        ]
-        joined = _joined(parts)
+
+        def move(part: slice) -> Moved:
+            carried = {name: value[part] for name, value in state.carried.items()}
+            return self.moved(posterior, state.z[part], carried, row, keys.part(part))
+
+        joined = _together(self.count, ((part, move(part)) for part in self._parts()))
         weights = state.log_weights + joined.gained
         effective = effective_number(weights)
         self._warn(state, effective, row)
@@ -166,7 +169,7 @@ class Ensemble(Solver[Particles]):
             state.resamplings,
         )
         told = torch.full((self.count,), effective, dtype=torch.float64, device=moved.z.device)
-        info = Info(joined.estimate, {"effective number": told})
+        info = Info(joined.carried.get("estimate", joined.estimate), {"effective number": told})
         if effective < self.renewal * self.count and row.number("next_sigma") > 0:
             moved = resampled(moved, keys)
         return moved, info
@@ -188,33 +191,56 @@ class Ensemble(Solver[Particles]):
         """Return evidence, effective numbers and descent of the particles, for the record."""
         constant = self.log_constant(posterior)
         known = posterior.measured.noise.is_normalised
+        families = state.effective_families
+        # Of the weights, as those of families, and of determinants that had to be estimated.
+        chance = math.sqrt(max(1 / families - 1 / self.count, 0.0) + constant.standard_error**2)
         return {
             "log_evidence": state.log_evidence + constant.value if known else None,
-            # Where the determinants in it had to be estimated; chance in the weights comes on top.
-            "log_determinant_standard_error": constant.standard_error if known else None,
+            "log_evidence_standard_error": chance if known else None,
             "effective_number": effective_number(state.log_weights),
             "least_effective_number": state.least,
             "resamplings": state.resamplings,
             "unique_ancestors": state.families,
-            "effective_families": state.effective_families,
+            "effective_families": families,
             "ancestors": state.ancestors.tolist() if self.count <= LISTED else None,
             "at_once": self.at_once or self.count,
         }
+
+    def caution(self, record: Mapping[str, Any]) -> None:
+        """Warn of particles that descend from too few of the first."""
+        told, drawn = record["ensemble"], record["draws"]
+        if told["effective_families"] >= min(FEW, self._limit):
+            return
+        few = f"{told['effective_families']:.1f} of the first"
+        chosen = "" if drawn == self.count else f" The {drawn} draws are taken from them."
+        warnings.warn(
+            f"{type(self).__name__}: the {self.count} particles count as {told['effective_number']:.1f}, and "
+            f"descend from {few}, by weight.{chosen} {self._consequence}",
+            DegeneracyWarning,
+            stacklevel=3,
+        )
+
+    @property
+    def _limit(self) -> float:
+        """Effective numbers below it say that a step has thrown away most of what the particles knew."""
+        return math.sqrt(self.count)
+
+    @property
+    def _consequence(self) -> str:
+        return f"The spread of the answer is less than the posterior's. {self.counsel}"
 
     def _parts(self) -> Iterator[slice]:
         size = self.count if self.at_once is None else self.at_once
         return (slice(start, min(start + size, self.count)) for start in range(0, self.count, size))
 
     def _warn(self, state: Particles, effective: float, row: PlanRow) -> None:
-        limit = min(FEW, SHARE * self.count)
         # Once: at the first step of so few, or at the first step if the start had no more.
-        if effective >= limit or (state.least < limit and row.index > 0):
+        if effective >= self._limit or (state.least < self._limit and row.index > 0):
             return
         warnings.warn(
             f"{type(self).__name__}: {self.count} particles count as {effective:.1f} at step {row.index + 1} "
             f"of {self.steps}, {self.whereabouts(row)}: too few for what the data say in "
-            f"{state.z[0].numel()} unknowns. The spread of the answer is less than the posterior's. "
-            f"{self.counsel}",
+            f"{state.z[0].numel()} unknowns. {self._consequence}",
             DegeneracyWarning,
             stacklevel=2,
         )
@@ -231,13 +257,16 @@ def settled_levels(posterior: Posterior) -> Levels:
     return replace(levels, sigma_min=min(levels.sigma_min, least))
 
 
-def _joined(parts: list[Moved]) -> Moved:
-    if len(parts) == 1:
-        return parts[0]
-    estimates = [part.estimate for part in parts if part.estimate is not None]
-    return Moved(
-        torch.cat([part.z for part in parts]),
-        torch.cat([part.gained for part in parts]),
-        {name: torch.cat([part.carried[name] for part in parts]) for name in parts[0].carried},
-        torch.cat(estimates) if len(estimates) == len(parts) else None,
-    )
+def _together(count: int, parts: Iterable[tuple[slice, Moved]]) -> Moved:
+    """Return all particles, each part written to its place as it comes."""
+    whole: dict[str, Tensor] = {}
+    for part, moved in parts:
+        if len(moved.z) == count:
+            return moved
+        values = {f"carried {name}": value for name, value in moved.carried.items()}
+        values |= {"z": moved.z, "gained": moved.gained}
+        values |= {} if moved.estimate is None else {"estimate": moved.estimate}
+        for name, value in values.items():
+            whole.setdefault(name, value.new_empty((count, *value.shape[1:])))[part] = value
+    carried = {name.removeprefix("carried "): v for name, v in whole.items() if name.startswith("carried ")}
+    return Moved(whole["z"], whole["gained"], carried, whole.get("estimate"))

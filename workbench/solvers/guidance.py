@@ -113,7 +113,7 @@ def spread_seen(posterior: Posterior) -> float:
     The root of tr B C B^H / tr B B^H for a prior of covariance C, which is large where data are sums of what
     is smooth. J w is a difference of two evaluations; what is not linear-Gaussian has the plain spread.
     """
-    spread = data_sd(posterior, "levels")
+    spread = data_sd(posterior, "spread")
     if not posterior.measured.is_linear_gaussian:
         return spread
     return posterior.kept("spread seen", lambda: _spread_seen(posterior, spread))

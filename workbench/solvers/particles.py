@@ -66,7 +66,8 @@ def effective_number(log_weights: Tensor) -> float:
     """Return (sum w)^2 / sum w^2; all weights zero is an error."""
     largest = float(log_weights.max())
     if not math.isfinite(largest):
-        raise FloatingPointError("every particle has weight zero, or a NaN")
+        none = "every particle has weight zero: none of these states can have given the data"
+        raise FloatingPointError(none if largest == -math.inf else "a weight is no number")
     w = (log_weights - largest).exp()
     return float(w.sum() ** 2 / w.square().sum())
 

@@ -26,7 +26,7 @@ from workbench.posterior import Posterior
 from workbench.random import Keys
 from workbench.solvers.descent import data_sd, denoiser
 
-__all__ = ["powers", "reached", "spectrum"]
+__all__ = ["middle", "powers", "reached", "spectrum"]
 
 #: Points like the prior's, and levels at which they are asked.
 POINTS, ASKED = 16, 24
@@ -56,17 +56,25 @@ def reached(posterior: Posterior, z: Tensor) -> Tensor:
     return posterior.measured.log_likelihood(z).clamp(min=LEAST)
 
 
-def powers(posterior: Posterior, sigmas: Sequence[float]) -> tuple[float, ...]:
-    """Return a at each of `sigmas`, which fall."""
+def middle(posterior: Posterior, spread: float) -> Tensor:
+    """Return the mean of a prior of so large a `spread`, a row."""
+    prior, like = denoiser(posterior), posterior.like()
+    zero = torch.zeros((1, *posterior.space.shape), dtype=like.dtype, device=like.device)
+    return prior.denoise(zero, min(100 * spread, prior.noise_range[1]))
+
+
+def powers(posterior: Posterior, sigmas: Sequence[float], spread: float | None = None) -> tuple[float, ...]:
+    """Return a at each of `sigmas`, which fall; `spread` None is the prior's own."""
     if posterior.measured.is_linear_gaussian:
         sums = spectrum(posterior)
         trace = sums.trace_of(lambda g: g).value
         square = sums.trace_of(torch.square).value / trace if trace > 0 else 0.0
-        variance = (posterior.prior.data_sd or math.inf) ** 2
+        variance = (spread or posterior.prior.data_sd or math.inf) ** 2
         shares = [1 / (1 + sigma**2 / variance) for sigma in sigmas]
         return tuple(c**2 / (1 + c * sigma**2 * square) for c, sigma in zip(shares, sigmas, strict=True))
-    name = f"tempering from {sigmas[0]} to {min(sigma for sigma in sigmas if sigma > 0)}"
-    levels, excess = posterior.kept(name, lambda: _asked(posterior, sigmas))
+    size = data_sd(posterior, "spread") if spread is None else spread
+    name = f"tempering from {sigmas[0]} to {min(sigma for sigma in sigmas if sigma > 0)}, spread {size}"
+    levels, excess = posterior.kept(name, lambda: _asked(posterior, sigmas, size))
     found: list[float] = []
     for sigma in sigmas:
         if sigma == 0:
@@ -79,15 +87,11 @@ def powers(posterior: Posterior, sigmas: Sequence[float]) -> tuple[float, ...]:
     return tuple(found)
 
 
-def _asked(posterior: Posterior, sigmas: Sequence[float]) -> tuple[list[float], list[float]]:
+def _asked(posterior: Posterior, sigmas: Sequence[float], spread: float) -> tuple[list[float], list[float]]:
     """Return log sigma, rising, and the logarithm of 1 / a - 1 there."""
-    likelihood, prior = posterior.measured, denoiser(posterior)
-    like, shape = posterior.like(), posterior.space.shape
+    likelihood, like, shape = posterior.measured, posterior.like(), posterior.space.shape
     keys = Keys(0, tuple(range(POINTS)))
-    spread = data_sd(posterior, "levels")
-    far = min(100 * spread, prior.noise_range[1])
-    middle = prior.denoise(torch.zeros((1, *shape), dtype=like.dtype, device=like.device), far)
-    x = middle + spread * keys.normals(shape, "tempering: points", like=like)
+    x = middle(posterior, spread) + spread * keys.normals(shape, "tempering: points", like=like)
     white = keys.normals(shape, "tempering: noise", like=like)
     here = likelihood.log_likelihood(x)
     count = likelihood.data.numel() * (2 if likelihood.data.is_complex() else 1)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from operators.space import Space
 from pipelines.verify.referee.laws.dense import DenseModel
 from pipelines.verify.referee.metrics import measure
 from pipelines.verify.referee.posed import Problem
@@ -25,7 +26,16 @@ from workbench.samples import Samples
 from workbench.solvers.base import Solver
 from workbench.units import Units
 
-__all__ = ["LEVELS", "LIKE", "EnsembleContract", "errors_over_seeds", "evidence", "loud", "vague"]
+__all__ = [
+    "LEVELS",
+    "LIKE",
+    "EnsembleContract",
+    "errors_over_seeds",
+    "evidence",
+    "law_alone",
+    "loud",
+    "vague",
+]
 
 LEVELS = Karras(20.0, 0.01)
 LIKE = torch.empty(0, dtype=torch.float64)
@@ -136,3 +146,17 @@ def loud(name: str, share: float) -> Posterior:
     assert usual is not None
     assert isinstance(usual.noise, GaussianNoise)
     return posterior_of(name, 6, sigma=share * float(usual.noise.sigma))
+
+
+class LawAlone(GaussianNoise):
+    """Gaussian noise that gives its law, gradient and curvature, and no form to solve with."""
+
+    def gaussian_form(self, data: Tensor, space: Space) -> None:
+        del data, space
+
+
+def law_alone(likelihood: Likelihood) -> Likelihood:
+    """Return the same law, treated as any other than a linear-Gaussian one."""
+    noise = likelihood.noise
+    assert isinstance(noise, GaussianNoise)
+    return replace(likelihood, noise=LawAlone(noise.sigma))

@@ -69,10 +69,10 @@ def phase_evidence() -> float:
 )
 def test_a_nonlinear_operator_has_its_evidence(solver: AFDPS) -> None:
     posed, truth = problem("phase2"), phase_evidence()
-    off = [
-        sample(posed.posterior, solver, seed=seed).record["ensemble"]["log_evidence"] - truth
-        for seed in range(4)
-    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegeneracyWarning)
+        found = [sample(posed.posterior, solver, seed=seed).record["ensemble"] for seed in range(4)]
+    off = [told["log_evidence"] - truth for told in found]
     assert abs(sum(off) / len(off)) < 0.3
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +33,7 @@ from workbench.capabilities import Capabilities
 from workbench.driver import sample
 from workbench.engine.guards import DivergedError
 from workbench.integration import Karras
+from workbench.io.zarr_store import ZarrStore
 from workbench.kinds import Kind
 from workbench.ledger import Budget, BudgetError, peak_memory
 from workbench.likelihood import Likelihood
@@ -81,6 +84,7 @@ def seen_by(name: str, size: int = 4, share: float = 0.5) -> Posterior:
     return Posterior(prior, Likelihood(operator, noise, noise.draw(clean, Keys(2, (0,)))[0]))
 
 
+@pytest.mark.filterwarnings("ignore::workbench.solvers.ensemble.DegeneracyWarning")
 @pytest.mark.parametrize("solver", [AFDPS(400, 80), TDS(150, 60)], ids=["AFDPS", "TDS"])
 @pytest.mark.parametrize("name", ["ct", "coils", "radial", "blur", "warp"])
 def test_any_linear_operator_has_its_posterior_and_evidence(name: str, solver: Ensemble) -> None:
@@ -108,23 +112,24 @@ def test_a_budget_of_memory_sets_how_many_are_computed_at_once() -> None:
         limit = peak_memory(CPU) + 2**28
         roomy = sample(posterior, solver, seed=1, budget=Budget(memory_bytes=limit))
         assert roomy.record["ensemble"]["at_once"] == 64
-    from workbench.engine.costs import HELD, WORKING, particles_at_once
+    from workbench.engine.costs import WORKING, particles_at_once
 
     for fit in (1, 7):
-        least = peak_memory(CPU) + HELD * 64 * element
+        least = peak_memory(CPU) + solver.held * 64 * element
         tight = Budget(memory_bytes=least + fit * WORKING * element + 2**16)
-        found = particles_at_once(posterior, 64, 64, False, tight, posterior.like())
+        found = particles_at_once(posterior, solver, 64, False, tight, posterior.like())
         assert 1 <= found <= fit + 1
 
 
 def test_a_budget_below_one_particle_is_refused_before_the_run() -> None:
     posterior = posterior_of("mask", 32)
     with pytest.raises(
-        BudgetError, match=r"`budget.memory_bytes` must allow at least \d+: 64 particles of .*"
+        BudgetError,
+        match=r"must allow at least \d+: \d+\.\d MiB that the process .* 64 particles of 8\.0 KiB",
     ):
         sample(posterior, TDS(64, 2), budget=Budget(memory_bytes=2**20))
     # A part that was chosen and does not fit.
-    room = Budget(memory_bytes=peak_memory(CPU) + 2**25)
+    room = Budget(memory_bytes=peak_memory(CPU) + 2**26)
     with pytest.raises(BudgetError, match="or lower `microbatch` to"):
         sample(posterior, TDS(512, 2), microbatch=512, budget=room)
 
@@ -137,12 +142,35 @@ def test_too_many_evaluations_are_refused_before_the_run() -> None:
 # -- degeneracy and failures -------------------------------------------------------------------------
 
 
-def test_too_few_particles_are_told_once_with_their_effective_number() -> None:
-    with pytest.warns(DegeneracyWarning, match=r"AFDPS: 12 particles count as \d\.\d at step") as caught:
+def test_too_few_particles_are_told_in_the_run_and_at_its_end() -> None:
+    with pytest.warns(DegeneracyWarning) as caught:
         samples = sample(loud("mask", 0.3), AFDPS(12, 20), seed=1)
-    assert len(caught) == 1
-    assert "36 unknowns" in str(caught[0].message)
-    assert samples.record["ensemble"]["least_effective_number"] < 3
+    during, after = (str(one.message) for one in caught)
+    assert re.match(
+        r"AFDPS: 12 particles count as \d\.\d at step \d+ of 20, sigma = .* in 36 unknowns", during
+    )
+    assert re.match(r"AFDPS: the 12 particles count as \d\.\d, and descend from 1\.\d of the first", after)
+    assert samples.record["ensemble"]["least_effective_number"] < 12**0.5
+
+
+def test_weights_that_were_evened_out_do_not_hide_one_ancestor(tmp_path: Path) -> None:
+    """Also of draws that are taken by weight, and of a run that is read back."""
+    posterior, solver = loud("mask", 0.3), AFDPS(12, 20, threshold=1.0)
+    for _ in range(2):
+        with pytest.warns(DegeneracyWarning) as caught:
+            samples = sample(posterior, solver, draws=5, seed=1, store=ZarrStore(tmp_path / "run"))
+        assert "first, by weight. The 5 draws are taken from them" in str(caught[-1].message)
+    told = samples.record["ensemble"]
+    assert told["effective_families"] < 2 < told["effective_number"]
+
+
+@pytest.mark.parametrize("solver", [TDS(100, 50), AFDPS(100, 50)], ids=["TDS", "AFDPS"])
+def test_the_error_of_the_evidence_is_that_of_its_spread_over_seeds(solver: Ensemble) -> None:
+    posterior = vague("ct")
+    told = [sample(posterior, solver, seed=seed).record["ensemble"] for seed in range(16)]
+    spread = float(torch.tensor([one["log_evidence"] for one in told]).std())
+    stated = sum(one["log_evidence_standard_error"] for one in told) / 16
+    assert 0.5 * spread < stated < 2 * spread
 
 
 def test_without_drawing_anew_the_weights_degenerate() -> None:
