@@ -119,8 +119,8 @@ def power_of_the_last_level(patch: pytest.MonkeyPatch) -> None:
     """Every level asked for what the one before it was asked for."""
     plain = afdps.powers
 
-    def late(posterior: Posterior, sigmas: Sequence[float]) -> tuple[float, ...]:
-        found = plain(posterior, sigmas)
+    def late(posterior: Posterior, sigmas: Sequence[float], spread: float | None) -> tuple[float, ...]:
+        found = plain(posterior, sigmas, spread)
         return (found[0], *found[:-2], 1.0)
 
     patch.setattr(afdps, "powers", late)
@@ -156,12 +156,18 @@ def noiseless_data(patch: pytest.MonkeyPatch) -> None:
 
 def one_step_less_drift(patch: pytest.MonkeyPatch) -> None:
     """The drift of another estimate, weighed by its own rule: right in the limit, and not this solver."""
-    plain = AFDPS._drift
+    plain = afdps.climb
 
-    def half(self: AFDPS, posterior: Posterior, mean: Tensor, sd: float, power: float) -> Tensor:
-        return 0.9 * plain(self, posterior, mean, sd, power)
+    def less(*asked: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        d, half = plain(*asked, **options)
+        return 0.9 * d, half
 
-    patch.setattr(AFDPS, "_drift", half)
+    patch.setattr(afdps, "climb", less)
+
+
+def trusted_too_far(patch: pytest.MonkeyPatch) -> None:
+    """Steps towards intensities in full, from the first level on."""
+    patch.setattr(tds, "trusted", lambda posterior, sigmas, *others: (1.0,) * len(sigmas))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +180,7 @@ def one_step_less_drift(patch: pytest.MonkeyPatch) -> None:
         (likelihood_twice, GUIDED, "P2"),
         (noiseless_data, MET, "P2"),
         (one_step_less_drift, DRIFTING, "P3"),
+        (trusted_too_far, TDS(200, 40), "phase2"),
     ],
 )
 def test_a_fault_makes_the_cell_fall(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.verify.referee.laws.climbs import fit
 from pipelines.verify.referee.laws.levels import karras
 from pipelines.verify.referee.laws.model import Model, double_like
 from pipelines.verify.referee.truth import reals
@@ -23,13 +24,15 @@ from workbench.posterior import Posterior
 from workbench.random import Keys
 from workbench.solvers.ensemble import Ensemble
 
-__all__ = ["Flock", "Move", "Noise", "Step", "ancestor", "fit", "flock", "last"]
+__all__ = ["Flock", "Move", "Noise", "Step", "ancestor", "flock", "last", "tempering"]
 
 #: White rows for a purpose, in the space of the image or of the data.
 Noise = Callable[[str, bool], Tensor]
 #: sigma, sigma' of a step, and the powers of the likelihood at both.
 Step = tuple[float, float, float, float]
 Begin = Callable[[Model, Step, Noise], tuple[Tensor, Tensor]]
+#: The powers at falling levels, the last of which is 0.
+Powers = Callable[[Model, Sequence[float]], Sequence[float]]
 Move = Callable[[Model, Tensor, Step, Noise], tuple[Tensor, Tensor]]
 
 
@@ -113,15 +116,10 @@ def flock(
     begin: Begin,
     move: Move,
     *,
-    tempered: bool = True,
-    of_estimate: bool = False,
+    powers: Powers | None = None,
     threshold: float | None = None,
-    spread: float | None = None,
 ) -> Flock:
-    """Return the particles of a solver; its likelihood is tempered as of z, or `of_estimate` as of D.
-
-    `spread` is that of x given z where sigma is large, the model's own for None.
-    """
+    """Return the particles of a solver, None for `powers` asks every state for the likelihood in full."""
 
     def steps(model: Model) -> list[Step]:
         levels = solver.levels
@@ -131,11 +129,7 @@ def flock(
             raise TypeError(f"the law of particles knows Karras levels, got {levels!r}")
         pairs = karras(levels, solver.steps)
         sigmas = [pair[0] for pair in pairs] + [0.0]
-        a = [1.0] * len(sigmas)
-        if tempered:
-            s0 = model.spread if spread is None else spread
-            at = [s * s0 / math.hypot(s, s0) for s in sigmas] if of_estimate else sigmas
-            a = tempering(model, at)
+        a = [1.0] * len(sigmas) if powers is None else powers(model, sigmas)
         return [(*pair, a[i], a[i + 1]) for i, pair in enumerate(pairs)]  # type: ignore[misc]
 
     renewal = solver.threshold if threshold is None else threshold
@@ -150,9 +144,9 @@ def _default(model: Model) -> Karras:
     return Karras(100 * model.spread, least)
 
 
-def tempering(model: Model, sigmas: Sequence[float]) -> list[float]:
-    """Return the power of the likelihood at falling levels."""
-    s0 = model.spread
+def tempering(model: Model, sigmas: Sequence[float], spread: float | None = None) -> list[float]:
+    """Return the power of the likelihood at falling levels; the prior's spread is the model's for None."""
+    s0 = model.spread if spread is None else spread
     if model.convex:
         squares = model.singular[0].square()
         g = float(squares.square().sum() / squares.sum())
@@ -174,11 +168,6 @@ def tempering(model: Model, sigmas: Sequence[float]) -> list[float]:
     excess = [float(np.exp(np.interp(math.log(s), np.log(asked), np.log(found)))) for s in inside]
     powers = np.maximum.accumulate([1 / (1 + e) for e in excess])
     return [*powers.tolist(), *[1.0] * (len(sigmas) - len(inside))]
-
-
-def fit(model: Model, x: Tensor) -> Tensor:
-    """Return log p(y | x), but for a constant."""
-    return -model.residual(x).square().sum(1) / 2
 
 
 def ancestor(model: Model, z: Tensor, step: Step) -> tuple[Tensor, Tensor, float]:

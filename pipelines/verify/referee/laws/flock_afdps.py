@@ -11,16 +11,16 @@ m, s^2 are those of the ancestral step.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from operators.errors import type_error
-from pipelines.verify.referee.laws.chains import iterated
+from pipelines.verify.referee.laws.climbs import climbed, fit
 from pipelines.verify.referee.laws.dense import DenseModel
-from pipelines.verify.referee.laws.flock import Flock, Move, Noise, Step, ancestor, fit, flock, last
+from pipelines.verify.referee.laws.flock import Flock, Move, Noise, Step, ancestor, flock, last, tempering
 from pipelines.verify.referee.laws.model import Model
-from pipelines.verify.referee.laws.phase import PhaseModel
 from workbench.posterior import Posterior
 from workbench.solvers.afdps import AFDPS
 
@@ -32,9 +32,10 @@ def afdps(solver: AFDPS, posterior: Posterior) -> Flock | None:
     linear = posterior.measured.is_linear_gaussian
     operator = posterior.measured.whitened[0] if linear else None
     start = _tilted_start if linear else _plain_start
+    powers = partial(tempering, spread=solver.spread) if solver.tempered else None
     if solver.variant == "ode":
         move: Move = _ode if solver.weights == "kernel" else _ode_flow
-        return flock(solver, start, move, tempered=solver.tempered, threshold=0.0)
+        return flock(solver, start, move, powers=powers, threshold=0.0)
     if solver.weights == "continuous":
         if operator is None:
             return None
@@ -43,7 +44,7 @@ def afdps(solver: AFDPS, posterior: Posterior) -> Flock | None:
         closed = operator is not None and operator.has_closed_form
         exact = solver.proposal == "exact" or (solver.proposal is None and closed)
         move = _exact if exact else _drift(solver.iterations)
-    return flock(solver, start, move, tempered=solver.tempered)
+    return flock(solver, start, move, powers=powers)
 
 
 def _gram(model: Model) -> tuple[Tensor, Tensor]:
@@ -96,21 +97,12 @@ def _drift(iterations: int) -> Move:
         d, m, s = ancestor(model, z, step)
         if after == 0:
             return last(model, z, d, a)
-        slope = b * s**2 * model.force(m)
-        way = iterated(lambda v: v + b * s**2 * bend(model, m, v), slope, iterations)
+        way = climbed(model, m, s, b, iterations)
         moved = m + way + s * noise("afdps: step", False)
         ratio = ((moved - m - way).square().sum(1) - (moved - m).square().sum(1)) / (2 * s**2)
         return moved, ratio + b * fit(model, moved) - a * fit(model, z)
 
     return move
-
-
-def bend(model: Model, x: Tensor, v: Tensor) -> Tensor:
-    """Return the curvature of -log p(y | x) times v; of intensities that of their squares alone."""
-    if not isinstance(model, PhaseModel):
-        return model.back(model.forward(v))
-    slope = 2 * (x @ model.matrix.T) / model.noise
-    return (slope**2 * (v @ model.matrix.T)) @ model.matrix
 
 
 def _ode(model: Model, z: Tensor, step: Step, noise: Noise) -> tuple[Tensor, Tensor]:

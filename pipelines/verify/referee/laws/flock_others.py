@@ -1,7 +1,7 @@
 """TDS and MCGdiff once more, from their equations.
 
     TDS        psi = N(y; B D, I + r^2 B B^T),    z' ~ N(m + min(s^2, r^2) J^T grad log N, s^2)
-               of any other likelihood psi = p(y | D)^a
+               of any other likelihood psi and the step are those of climbs.py
     MCGdiff    of each coefficient y of sd t:    psi = N(y; z, sigma^2 - t^2) while t < sigma, then nothing
 
 m, s^2 are those of the ancestral step, that to t of the step that passes it.
@@ -10,11 +10,13 @@ m, s^2 are those of the ancestral step, that to t of the step that passes it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from pipelines.verify.referee.laws.flock import Flock, Noise, Step, fit, flock
+from pipelines.verify.referee.laws.climbs import climbed, fit, trust
+from pipelines.verify.referee.laws.flock import Flock, Noise, Step, flock
 from pipelines.verify.referee.laws.model import Model, double_like
 from pipelines.verify.referee.truth import reals
 from workbench.posterior import Posterior
@@ -36,14 +38,14 @@ def tds(solver: TDS, posterior: Posterior) -> Flock:
 
     def begin(model: Model, step: Step, noise: Noise) -> tuple[Tensor, Tensor]:
         z = step[0] * noise("tds: start", False)
-        return z, _twist(model, model.denoise(z, step[0]), radius(model, step[0]), step[2])[0]
+        return z, twist(model, model.denoise(z, step[0]), radius(model, step[0]), step[2])[0]
 
     def move(model: Model, z: Tensor, step: Step, noise: Noise) -> tuple[Tensor, Tensor]:
         sigma, after, a, b = step
         d = model.denoise(z, sigma)
-        twist, force = _twist(model, d, radius(model, sigma), a)
+        here, force = twist(model, d, radius(model, sigma), a)
         if after == 0:
-            return d, fit(model, d) - twist
+            return d, fit(model, d) - here
         k, r = (after / sigma) ** 2, radius(model, sigma)
         s = after * math.sqrt(1 - k)
         share = model.spread**2 / (model.spread**2 + sigma**2)
@@ -51,12 +53,25 @@ def tds(solver: TDS, posterior: Posterior) -> Flock:
         m, way = d + k * (z - d), min(s, r) ** 2 * pull
         moved = m + way + s * noise("tds: step", False)
         ratio = ((moved - m - way).square().sum(1) - (moved - m).square().sum(1)) / (2 * s**2)
-        return moved, ratio + _twist(model, model.denoise(moved, after), radius(model, after), b)[0] - twist
+        there, _ = twist(model, model.denoise(moved, after), radius(model, after), b)
+        return moved, ratio + there - here
+
+    def twist(model: Model, d: Tensor, r: float, a: float) -> tuple[Tensor, Tensor]:
+        if model.convex:
+            return _twist(model, d, r)
+        way = climbed(model, d, r, a, solver.iterations)
+        return a * (fit(model, d) + (model.force(d) * way).sum(1) / 2), way / r**2
+
+    def powers(model: Model, sigmas: Sequence[float]) -> Sequence[float]:
+        """Return how far a step is trusted."""
+        if model.convex:
+            return [1.0] * len(sigmas)
+        return trust(model, sigmas, spread(model), solver.iterations)
 
     def radius(model: Model, sigma: float) -> float:
         return sigma * spread(model) / math.hypot(sigma, spread(model))
 
-    return flock(solver, begin, move, of_estimate=True, spread=solver.spread)
+    return flock(solver, begin, move, powers=powers)
 
 
 def _seen(model: Model, posterior: Posterior) -> float:
@@ -72,10 +87,8 @@ def _seen(model: Model, posterior: Posterior) -> float:
     return float(f"{sigma * math.sqrt(share / (1 - share)):.3g}")
 
 
-def _twist(model: Model, d: Tensor, r: float, a: float) -> tuple[Tensor, Tensor]:
+def _twist(model: Model, d: Tensor, r: float) -> tuple[Tensor, Tensor]:
     """Return log psi and its gradient in D."""
-    if not model.convex:
-        return a * fit(model, d), a * model.force(d)
     force = (model.closest(d, r) - d) / r**2
     # e^T (I + r^2 B B^T)^-1 e = |e|^2 - r^2 |B^T e|^2 seen through the same inverse.
     e = model.residual(d)
@@ -124,7 +137,7 @@ def mcgdiff(solver: MCGdiff) -> Flock:
             return model.from_singular(d), gained - rest.square().sum(1) / 2
         return model.from_singular(moved), gained
 
-    particles = flock(solver, begin, move, tempered=False)
+    particles = flock(solver, begin, move)
     return particles
 
 
