@@ -37,8 +37,8 @@ def test_phase_solvers_have_the_evaluations_they_are_given() -> None:
     judge = comparison._against(held)
     for name, solver in phase_solvers(16, 40).items():
         found: Row = row(name, solver, held.posterior, judge, 4, 1)
-        # What precedes the first step is shared by all: on 16 particles a few evaluations each.
-        assert 40 <= found.evaluations < 40 + (5 if found.draws == 16 else 1e-9), name
+        # What precedes the first step is shared by all draws.
+        assert 0 <= (found.evaluations - 40) * found.draws < 80, name
 
 
 def test_the_image_without_phase_fits_its_data_up_to_its_sign() -> None:
