@@ -75,7 +75,7 @@ class Solver(ABC, Generic[S]):
     #: Whether the plan is a limit that a run seldom reaches: nobody then knows the time left.
     plan_is_limit: ClassVar[bool] = False
     #: How many copies of all its interacting particles are held: of states, what they carry, the answer.
-    held: ClassVar[int] = 6
+    held: ClassVar[int] = 7
     #: What to do where a step gives no numbers; stands in the error.
     remedy: ClassVar[str] = "Rescale the units of the prior or use float64 data."
 

@@ -66,7 +66,7 @@ class TDS(Ensemble):
     tolerance: float = 1e-4
     iterations: int = 5
 
-    held: ClassVar[int] = 11
+    held: ClassVar[int] = 12
     counsel: ClassVar[str] = "Take more particles, more steps, or a solver with independent draws."
     capabilities: ClassVar[Capabilities] = Capabilities(calibrated_score=True, priors=(Denoiser,))
 
