@@ -75,8 +75,9 @@ def sample(
         Limits that are enforced; what is certain to exceed them is refused before the run.
     store
         Where draws and progress are kept. With one, a run that was stopped, by whatever, is continued by
-        the same call, and more draws are added by a call with a larger number; without one, draws are
-        kept in memory.
+        the same call, and more draws are added by a call with a larger number, though not to draws from
+        interacting particles, which another number needs another store for; without one, draws are kept
+        in memory.
     checkpoint_seconds
         How often the progress is saved; 0 after every step.
     callbacks
@@ -119,7 +120,7 @@ def sample(
         runner, size = solver.in_parts(part), solver.particles
     if not ours.holds_run():
         refuse_beyond_budget(posterior, solver, plan, count, size, ledger)
-    refuse_beyond_memory(posterior, count, size, solver.width, limits, ours, like)
+    refuse_beyond_memory(posterior, solver, count, size, limits, ours, like)
 
     header = Header(
         space=posterior.space,

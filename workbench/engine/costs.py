@@ -50,16 +50,16 @@ def refuse_beyond_budget(
 
 def refuse_beyond_memory(
     posterior: Posterior,
+    solver: Solver[Any],
     count: int,
     microbatch: int,
-    width: int,
     budget: Budget,
     store: Store,
     like: Tensor,
 ) -> None:
-    """Raise BudgetError where the draws, or a microbatch of them of `width` states each, cannot fit."""
+    """Raise BudgetError where the draws, or a microbatch of them of so many states each, cannot fit."""
     element = posterior.space.size * like.element_size()
-    each = element * width
+    each = element * solver.width
     in_memory = isinstance(store, TensorStore)
     room = available_memory() if in_memory else store.room()
     if room is not None and count * element > room:
@@ -69,6 +69,11 @@ def refuse_beyond_memory(
         wanted = f"fit into the {bytes_text(room)} free in {where}"
         raise BudgetError(str(value_error("draws", wanted, f"{count} of {bytes_text(element)} each", remedy)))
     free = available_memory() if like.device.type == "cpu" else None
+    if free is not None and solver.particles is not None and solver.held * solver.particles * element > free:
+        wanted = f"let {solver.held} copies of its particles fit into the {bytes_text(free)} free in memory"
+        remedy = f"At most {max(1, free // element // solver.held)}: all of them are held, whatever is drawn."
+        got = f"{solver.particles} of {bytes_text(element)}"
+        raise BudgetError(str(value_error("count", wanted, got, remedy)))
     if free is not None and COPIES * microbatch * each > free:
         wanted = f"let {COPIES} copies of its draws fit into the {bytes_text(free)} free in memory"
         remedy = f"At most {max(1, free // each // COPIES)}."
@@ -101,7 +106,7 @@ def particles_at_once(
     fit = (limit - held) // each
     if fit < 1 or (chosen and fit < min(size, particles)):
         least = held + each * (min(size, particles) if chosen and fit >= 1 else 1)
-        remedy = f"Raise it, or take fewer than {particles} particles."
+        remedy = "Raise it." if process >= limit else f"Raise it, or take fewer than {particles} particles."
         remedy = f"Raise it, or lower `microbatch` to {fit}." if fit >= 1 else remedy
         taken = f"{bytes_text(process)} that the process takes already, " if process else ""
         wanted = f"allow at least {least}: {taken}{solver.held} copies of {particles} particles of "

@@ -16,9 +16,11 @@ p(y | x) approximated: no derivative of the prior, any operator and noise. The s
 p(y | z)^a, drawn exactly where the likelihood is linear-Gaussian.
 
 Kernel weights hold at any number of steps; the evidence then is that of the ancestral chain. Continuous ones
-are the published form, right as steps shrink: with singular values known, the stiff part of a step is done in
-closed form, without them steps that are too long are refused. The ODE is not guided at all, so that its
-weights telescope to p(y | x): importance sampling from the prior. Copies would stay copies: none are made.
+are the published form, right as steps shrink, and their evidence is off by what the steps leave, which the
+record has no number for: with singular values known, the stiff part of a step is done in closed form, without
+them steps that are too long for the curvature of images are refused, and states that leave end the run. The
+ODE is not guided at all, so that its weights telescope to p(y | x): importance sampling from the prior.
+Copies would stay copies: none are made, whatever the `threshold`.
 
 What it is off by: see solvers/ensemble.py. Guidance sees p(y | z) where the data ask for p(y | x), so that it
 needs more particles than TDS, which pays for fewer with a backward pass.
@@ -45,9 +47,9 @@ from workbench.priors.base import Denoiser
 from workbench.random import Keys
 from workbench.solvers.base import Cost
 from workbench.solvers.climb import climb
-from workbench.solvers.descent import denoiser, measured_norm
+from workbench.solvers.descent import denoiser, require_bounded
 from workbench.solvers.ensemble import Ensemble, Moved
-from workbench.solvers.guidance import check_choice
+from workbench.solvers.guidance import check_choice, curvature_norm
 from workbench.solvers.singular import residual, singular
 from workbench.solvers.tempering import powers, reached, spectrum
 
@@ -78,8 +80,8 @@ class AFDPS(Ensemble):
 
     capabilities: ClassVar[Capabilities] = Capabilities(calibrated_score=True, priors=(Denoiser,))
     remedy: ClassVar[str] = (
-        "Take more particles or steps, tempered=True where it is False, or check the noise level and the "
-        "prior's units."
+        "Take more particles or steps, weights='kernel', tempered=True where it is False, or check the noise "
+        "level and the prior's units."
     )
 
     def __post_init__(self) -> None:
@@ -92,8 +94,20 @@ class AFDPS(Ensemble):
         check_count(self.probes, "probes", minimum=2)
         if self.spread is not None:
             check_number(self.spread, "spread", positive=True)
+            if not self.tempered:
+                raise value_error(
+                    "spread", "be None where tempered=False", self.spread, "Nothing asks for it."
+                )
+        if self.proposal is not None and (self.variant == "ode" or self.weights == "continuous"):
+            wanted = "be None but for kernel weights of the SDE"
+            raise value_error("proposal", wanted, repr(self.proposal), "No other step draws from one.")
         if not isinstance(self.tempered, bool):
             raise type_error("tempered", "be True or False", repr(self.tempered))
+
+    @property
+    def off_by_steps(self) -> bool:
+        """Whether the weights themselves hold for short steps alone."""
+        return self.weights == "continuous"
 
     @property
     def renewal(self) -> float:
@@ -137,6 +151,9 @@ class AFDPS(Ensemble):
             return Moved(estimate, fit - power * carried["fit"], {"fit": fit}, estimate)
         if self.weights == "continuous":
             moved, gained = self._by_flow(posterior, z, estimate, row, keys)
+            # The gradient of counts and intensities grows without bound where z is far from any image.
+            first = self.plan(posterior).row(0).number("sigma")
+            require_bounded(moved, row.number("sigma"), self.spread or posterior.prior.data_sd or first)
             gained = gained + (after - power) * carried["fit"]
             return Moved(moved, gained, {"fit": reached(posterior, moved)}, estimate)
         moved, gained = self._by_kernel(posterior, z, estimate, row, keys)
@@ -226,15 +243,16 @@ class AFDPS(Ensemble):
         return likelihood.is_linear_gaussian and likelihood.whitened[0].has_svd
 
     def _refuse_stiff(self, posterior: Posterior, sigmas: list[float], a: tuple[float, ...]) -> None:
-        """Raise where a step of the gradient alone would overshoot the data."""
-        if not posterior.measured.is_linear_gaussian or self._knows_singular(posterior):
+        """Raise where a step of the gradient alone would overshoot the data, or what is like the prior's."""
+        linear = posterior.measured.is_linear_gaussian
+        if self._knows_singular(posterior) or not (linear or posterior.prior.data_sd):
             return
-        square = measured_norm(posterior) ** 2
+        square = curvature_norm(posterior) ** 2
         for sigma, after, power in zip(sigmas[:-1], sigmas[1:], a, strict=False):
             if after > 0 and (length := 2 * sigma * (sigma - after) * power * square) >= 2:
                 raise value_error(
                     "steps",
-                    "make 2 sigma h a |B|^2 < 2 at each level for continuous weights",
+                    "make 2 sigma h a |H| < 2 at each level for continuous weights",
                     f"{length:.3g} at sigma = {sigma:.3g}, {self.steps} steps",
                     "Take more steps, weights='kernel', which have no such limit, or tempered=True.",
                 )

@@ -14,8 +14,8 @@ What it is off by: the steps of the prior are as many as `steps`; and particles 
 few for how much the data say, one carries all the weight: the spread is then that of its descendants, and no
 posterior's. Drawing anew hides that from the weights, not from the descent: what counts at the end is how
 many of the first particles have descendants, by weight (Lee and Whiteley 2018). The run warns of an effective
-number below the root of J, and of fewer than FEW of the first; docs/solvers.md shows how both fall with what
-the data say.
+number below the root of J, and of fewer than FEW of the first, or than that root; docs/solvers.md shows how
+both fall with what the data say.
 """
 
 from __future__ import annotations
@@ -122,6 +122,11 @@ class Ensemble(Solver[Particles]):
         return self.count
 
     @property
+    def off_by_steps(self) -> bool:
+        """Whether the weights, and so the evidence, are off by more than chance."""
+        return False
+
+    @property
     def renewal(self) -> float:
         """The share of `count` below which particles are drawn anew."""
         return self.threshold
@@ -196,7 +201,7 @@ class Ensemble(Solver[Particles]):
         chance = math.sqrt(max(1 / families - 1 / self.count, 0.0) + constant.standard_error**2)
         return {
             "log_evidence": state.log_evidence + constant.value if known else None,
-            "log_evidence_standard_error": chance if known else None,
+            "log_evidence_standard_error": chance if known and not self.off_by_steps else None,
             "effective_number": effective_number(state.log_weights),
             "least_effective_number": state.least,
             "resamplings": state.resamplings,
@@ -209,13 +214,14 @@ class Ensemble(Solver[Particles]):
     def caution(self, record: Mapping[str, Any]) -> None:
         """Warn of particles that descend from too few of the first."""
         told, drawn = record["ensemble"], record["draws"]
-        if told["effective_families"] >= min(FEW, self._limit):
+        families, least = told["effective_families"], told["least_effective_number"]
+        if families >= min(FEW, self._limit) and least >= self._limit:
             return
-        few = f"{told['effective_families']:.1f} of the first"
         chosen = "" if drawn == self.count else f" The {drawn} draws are taken from them."
         warnings.warn(
-            f"{type(self).__name__}: the {self.count} particles count as {told['effective_number']:.1f}, and "
-            f"descend from {few}, by weight.{chosen} {self._consequence}",
+            f"{type(self).__name__}: the {self.count} particles count as {told['effective_number']:.1f}, at "
+            f"some step as {least:.1f}, and descend from {families:.1f} of the first, by weight: evidence "
+            f"and what the first steps decide are known from no more.{chosen} {self._consequence}",
             DegeneracyWarning,
             stacklevel=3,
         )
@@ -227,7 +233,7 @@ class Ensemble(Solver[Particles]):
 
     @property
     def _consequence(self) -> str:
-        return f"The spread of the answer is less than the posterior's. {self.counsel}"
+        return f"The spread of the answer may be less than the posterior's. {self.counsel}"
 
     def _parts(self) -> Iterator[slice]:
         size = self.count if self.at_once is None else self.at_once

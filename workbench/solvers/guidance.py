@@ -16,7 +16,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from operators.base import Operator
 from operators.batch import column, dots
 from operators.errors import type_error, value_error
 from operators.linalg import largest_eigenvalue
@@ -39,8 +38,8 @@ Jacobian = Literal["exact", "detached"]
 
 #: Accuracy of the norm that a length of step follows from.
 ACCURACY = 1e-6
-#: Directions of the data that are looked at.
-PROBES = 8
+#: Directions in which the prior's spread is looked at, and steps of the power method that find them.
+PROBES, LOOKS = 8, 2
 
 
 def guided(
@@ -84,56 +83,69 @@ def curvature_norm(posterior: Posterior) -> float:
     likelihood = posterior.measured
     if likelihood.is_linear_gaussian:
         return measured_norm(posterior)
-    return posterior.kept("norm of the curvature", lambda: _curvature_norm(posterior, likelihood.operator))
+    return posterior.kept("norm of the curvature", lambda: _curvature_norm(posterior))
 
 
-def _curvature_norm(posterior: Posterior, operator: Operator) -> float:
-    spread = data_sd(posterior, "form")
+def _curvature_norm(posterior: Posterior) -> float:
     like = posterior.like()
-    white = Keys(0, (0, 1)).normals(posterior.space.shape, "guidance: point like the prior's", like=like)
+    white = Keys(0, (1,)).normals(posterior.space.shape, "guidance: point like the prior's", like=like)
+    curved = _curved(posterior, data_sd(posterior, "form"))
+    return math.sqrt(largest_eigenvalue(curved, white, tolerance=ACCURACY, max_iterations=100))
+
+
+def _curved(posterior: Posterior, spread: float) -> Callable[[Tensor], Tensor]:
+    """Return B^H B, or J^H H J at a point like the prior's: its mean and a deviation of its spread."""
+    likelihood, like = posterior.measured, posterior.like()
+    if likelihood.is_linear_gaussian:
+        b, _ = likelihood.whitened
+        return lambda v: b.apply_adjoint(b.apply(v.to(b.domain.dtype_like(like)))).to(like.dtype)
+    operator, noise = likelihood.operator, likelihood.noise
+    white = Keys(0, (0,)).normals(posterior.space.shape, "guidance: point like the prior's", like=like)
     far = min(100 * spread, denoiser(posterior).noise_range[1])
-    point = denoiser(posterior).denoise(0 * white[:1], far) + spread * white[:1]
+    point = denoiser(posterior).denoise(0 * white, far) + spread * white
+    predicted = likelihood.predicted(point)
+    data = likelihood.data.to(predicted.dtype if likelihood.data.is_complex() else predicted.real.dtype)
 
     def curved(v: Tensor) -> Tensor:
-        image = operator.apply_jvp(point, v)
-        likelihood = posterior.measured
-        noise, predicted = likelihood.noise, likelihood.predicted(point)
-        data = likelihood.data.to(predicted.dtype if likelihood.data.is_complex() else predicted.real.dtype)
-        return operator.apply_vjp(point, noise.positive_curvature(predicted, data, image))
+        at, there = point.expand(v.shape), predicted.expand(len(v), *predicted.shape[1:])
+        return operator.apply_vjp(at, noise.positive_curvature(there, data, operator.apply_jvp(at, v)))
 
-    square = largest_eigenvalue(curved, white[1:], tolerance=ACCURACY, max_iterations=100)
-    return math.sqrt(square)
+    return curved
 
 
 def spread_seen(posterior: Posterior) -> float:
-    """Return the prior's standard deviation in the directions that the data are made of, three digits of it.
+    """Return the prior's standard deviation in what the data see most of it, three digits of it.
 
-        s^2 = sigma^2 q / (1 - q),    q = sum w^H J w / sum w^H w,    w = B^H noise,    sigma = 10 data_sd
+        s^2 = sigma^2 q / (1 - q),    q = sum w^H J w / sum w^H w,    w = K J K noise,    sigma = 10 data_sd
 
-    The root of tr B C B^H / tr B B^H for a prior of covariance C, which is large where data are sums of what
-    is smooth. J w is a difference of two evaluations; what is not linear-Gaussian has the plain spread.
+    K is B^H B, or what stands for it around a point like the prior's; J w is a difference of two evaluations,
+    and for a prior of covariance C almost C w / sigma^2. So w are two steps of the power method towards what
+    the data are most made of; where a prior is smooth and data are sums, C is larger there than data_sd^2. A
+    smaller s is too sure there, at the start; a larger one too unsure elsewhere, which costs less.
     """
     spread = data_sd(posterior, "spread")
-    if not posterior.measured.is_linear_gaussian:
-        return spread
     return posterior.kept("spread seen", lambda: _spread_seen(posterior, spread))
 
 
 def _spread_seen(posterior: Posterior, spread: float) -> float:
-    (operator, data), like = posterior.measured.whitened, posterior.like()
-    keys = Keys(0, tuple(range(PROBES)))
-    noise = keys.normals(operator.codomain.shape, "guidance: data", like=data)
-    w = operator.apply_adjoint(noise).to(like.dtype)
-    sizes = dots(w, w)
-    if not float(sizes.sum()) > 0:
-        return spread
+    curved, like = _curved(posterior, spread), posterior.like()
+    keys, shape = Keys(0, tuple(range(PROBES))), posterior.space.shape
     sigma = min(10 * spread, denoiser(posterior).noise_range[1])
-    z = sigma * keys.normals(posterior.space.shape, "guidance: noise", like=like)
-    step = sigma * w / column(sizes.clamp(min=torch.finfo(sizes.dtype).tiny).sqrt(), w)
-    up, down = (denoiser(posterior).denoise(z + sign * step, sigma) for sign in (1, -1))
-    seen = (dots(up - down, step) * sizes).double().sum() / (2 * sigma**2 * sizes.double().sum())
+    z = sigma * keys.normals(shape, "guidance: noise", like=like)
+    w, share = curved(keys.normals(shape, "guidance: directions", like=like)), 0.0
+    for _ in range(LOOKS):
+        sizes = dots(w, w).double().sqrt()
+        if not float(sizes.max()) > 0:
+            return spread
+        step = column(sigma / sizes.clamp(min=torch.finfo(sizes.dtype).tiny), w).to(w.dtype) * w
+        up, down = (denoiser(posterior).denoise(z + sign * step, sigma) for sign in (1, -1))
+        passed = (up - down) / 2
+        share = float(dots(passed, step).double().sum()) / (sigma**2 * int((sizes > 0).sum()))
+        w = curved(passed)
+    if not math.isfinite(share):
+        raise FloatingPointError("what the data see of the prior overflows: check units of noise and prior")
     # A network may say anything of a level so high: no less than a tenth, no more than a thousand times.
-    share = min(max(float(seen), 1e-4), 1 - 1e-4)
+    share = min(max(share, 1e-6), 1 - 1e-6)
     found = sigma * math.sqrt(share / (1 - share))
     return float(f"{min(max(found, 0.1 * spread), 1e3 * spread):.3g}")
 

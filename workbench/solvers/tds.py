@@ -7,8 +7,8 @@
     last step       z' = D,    log w += log p(y | D) - log psi
 
 N(m, t^2) is the ancestral step, J = dD / dz (Wu, Trippe, Naesseth, Blei and Cunningham 2023). s is the
-prior's spread in the directions that the data are made of: the plain one makes the twist too sure where a
-prior is smooth and data are sums, and of 256 particles 4 are left where 100 could be. Any other likelihood
+prior's spread in what the data see most of it: the plain one makes the twist too sure where a prior is
+smooth and data are sums, and of 256 particles a few are left where 100 could be. Any other likelihood
 is approximated around D, as far as that can be trusted, see solvers/climb.py: log psi is the integral there,
 with J^H of its step in place of the gradient. One evaluation and one backward pass per step: the estimate at
 z' that its twist needs is the next step's. The twist leaves out what is the same for all particles, which
@@ -55,8 +55,8 @@ __all__ = ["TDS"]
 class TDS(Ensemble):
     """A weighted ensemble for any differentiable operator and any noise, with a backward pass per step.
 
-    `spread` is s, None for the prior's in the directions that the data are made of, see solvers/guidance.py:
-    two evaluations of eight states before the first step. `tolerance` is that of the inverse where it has no
+    `spread` is s, None for the prior's in what the data see most of it, see solvers/guidance.py: four
+    evaluations of eight states before the first step. `tolerance` is that of the inverse where it has no
     closed form, in standard deviations of N(D, r^2), `iterations` those of the step around D where the
     likelihood is not linear-Gaussian.
     """
@@ -87,7 +87,8 @@ class TDS(Ensemble):
         radii = [spread_left(sigma, sd) for sigma in sigmas]
         a = (1.0,) * len(sigmas)
         if not posterior.measured.is_linear_gaussian:
-            a = trusted(posterior, sigmas, radii, sd, self.iterations)
+            spread = posterior.prior.data_sd or sd
+            a = trusted(posterior, sigmas, radii, spread, self.iterations)
         return SolverPlan(
             {**plan.columns, "r": tuple(radii[:-1]), "next_r": tuple(radii[1:])}
             | {"power": tuple(a[:-1]), "next_power": tuple(a[1:])}

@@ -71,6 +71,8 @@ def powers(posterior: Posterior, sigmas: Sequence[float], spread: float | None =
         square = sums.trace_of(torch.square).value / trace if trace > 0 else 0.0
         variance = (spread or posterior.prior.data_sd or math.inf) ** 2
         shares = [1 / (1 + sigma**2 / variance) for sigma in sigmas]
+        if not math.isfinite(square):
+            raise FloatingPointError("the curvature of the likelihood overflows: check the noise level")
         return tuple(c**2 / (1 + c * sigma**2 * square) for c, sigma in zip(shares, sigmas, strict=True))
     size = data_sd(posterior, "spread") if spread is None else spread
     name = f"tempering from {sigmas[0]} to {min(sigma for sigma in sigmas if sigma > 0)}, spread {size}"

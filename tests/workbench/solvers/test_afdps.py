@@ -12,14 +12,21 @@ import torch
 from torch import Tensor
 
 from operators.base import Operator
+from operators.identity import Identity
 from operators.linear import LinearOperator
+from operators.matrix import Matrix
+from operators.space import Space
 from pipelines.verify.referee.metrics import measure
 from pipelines.verify.referee.problem import problem
 from tests.workbench.solvers.ensemble_cases import LEVELS, EnsembleContract, errors_over_seeds
 from workbench.driver import sample
+from workbench.engine.guards import DivergedError
 from workbench.integration import Karras
+from workbench.likelihood import Likelihood
+from workbench.noise.poisson import PoissonTransmission
 from workbench.plan import PlanRow
 from workbench.posterior import Posterior
+from workbench.priors.gaussian import Gaussian
 from workbench.random import Keys
 from workbench.solvers.afdps import AFDPS
 from workbench.solvers.ensemble import DegeneracyWarning
@@ -151,8 +158,28 @@ def test_the_stiff_part_of_a_step_is_done_in_closed_form() -> None:
 
 def test_steps_that_would_overshoot_are_refused() -> None:
     solver = AFDPS(16, 60, LEVELS, weights="continuous", tempered=False)
-    with pytest.raises(ValueError, match=r"`steps` must make 2 sigma h a \|B\|\^2 < 2 .*, got .*kernel"):
+    with pytest.raises(ValueError, match=r"`steps` must make 2 sigma h a \|H\| < 2 .*, got .*kernel"):
         sample(hidden(problem("P1").posterior), solver)
+
+
+@pytest.mark.parametrize("steps", [40, 2000])
+def test_continuous_weights_of_counts_answer_or_refuse(steps: int) -> None:
+    """Where noise alone has counts beyond any number, no step is short enough."""
+    space = Space((2,))
+    matrix = torch.tensor([[1.0, 0.3], [0.4, 1.2], [0.8, -0.2]], dtype=torch.float64)
+    counts = torch.tensor([14.0, 9.0, 16.0], dtype=torch.float64)
+    likelihood = Likelihood(Matrix(space, Space((3,)), matrix), PoissonTransmission(20.0), counts)
+    posterior = Posterior(Gaussian(0.3, 0.4 * Identity(space)), likelihood)
+    with pytest.raises((DivergedError, ValueError), match="weights='kernel'"):
+        sample(posterior, AFDPS(50, steps, weights="continuous"), seed=0)
+    told = sample(posterior, AFDPS(200, 40), seed=0).record["ensemble"]
+    assert -15 < told["log_evidence"] < 0
+
+
+@pytest.mark.filterwarnings("ignore::workbench.solvers.ensemble.DegeneracyWarning")
+def test_evidence_of_continuous_weights_has_no_error_to_tell() -> None:
+    told = sample(problem("P1").posterior, AFDPS(32, 20, LEVELS, weights="continuous"), seed=1).record
+    assert told["ensemble"]["log_evidence_standard_error"] is None
 
 
 class Shy(LinearOperator):
@@ -192,6 +219,9 @@ def test_operators_without_closed_forms_give_the_same_answers() -> None:
         ({"iterations": 0}, "`iterations` must be"),
         ({"probes": 1}, "`probes` must be"),
         ({"tempered": 1}, "`tempered` must be True or False, got 1"),
+        ({"tempered": False, "spread": 2.0}, "`spread` must be None where tempered=False, got 2.0"),
+        ({"weights": "continuous", "proposal": "exact"}, "`proposal` must be None but for kernel weights"),
+        ({"variant": "ode", "proposal": "drift"}, "`proposal` must be None but for kernel weights"),
     ],
 )
 def test_bad_arguments_are_refused(options: dict[str, Any], message: str) -> None:

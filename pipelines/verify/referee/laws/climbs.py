@@ -41,15 +41,16 @@ def climbed(model: Model, m: Tensor, r: float, a: float, iterations: int) -> Ten
     return iterated(lambda v: v + a * r**2 * bend(model, m, v), slope, iterations)
 
 
-def trust(model: Model, sigmas: Sequence[float], spread: float, iterations: int) -> list[float]:
-    """Return a at falling levels, the last of which is 0."""
+def trust(model: Model, sigmas: Sequence[float], seen: float, iterations: int) -> list[float]:
+    """Return a at falling levels, the last of which is 0, for a prior whose spread is `seen` by the data."""
+    spread = model.spread
     like = torch.empty(0, dtype=torch.float64)
     white = Keys(0, tuple(range(8))).normals((1, 1, model.size), "climb: points", like=like).reshape(8, -1)
     middle = model.denoise(torch.zeros(1, model.size, dtype=torch.float64), 100 * spread)
     a, asked = 1.0, {}
     for i in sorted({round(j) for j in np.linspace(0, len(sigmas) - 2, 9)}, reverse=True):
         s = sigmas[i]
-        r = s * spread / math.hypot(s, spread)
+        r = s * seen / math.hypot(s, seen)
         x = model.denoise(middle + math.hypot(spread, s) * white, s)
         for _ in range(30):
             d = climbed(model, x, r, a, iterations)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipelines.verify.referee.laws.climbs import climbed, fit, trust
+from pipelines.verify.referee.laws.climbs import bend, climbed, fit, trust
 from pipelines.verify.referee.laws.flock import Flock, Noise, Step, flock
 from pipelines.verify.referee.laws.model import Model, double_like
 from pipelines.verify.referee.truth import reals
@@ -33,7 +33,7 @@ def tds(solver: TDS, posterior: Posterior) -> Flock:
 
     def spread(model: Model) -> float:
         if not known:
-            known.append(_seen(model, posterior) if model.convex else model.spread)
+            known.append(_seen(model, posterior))
         return known[0]
 
     def begin(model: Model, step: Step, noise: Noise) -> tuple[Tensor, Tensor]:
@@ -75,15 +75,18 @@ def tds(solver: TDS, posterior: Posterior) -> Flock:
 
 
 def _seen(model: Model, posterior: Posterior) -> float:
-    """Return the spread of the prior along B^T noise, as TDS documents it: from differences at 10 s0."""
-    codomain, keys = posterior.measured.operator.codomain, Keys(0, tuple(range(8)))
-    double = torch.complex128 if codomain.is_complex else torch.float64
-    noise = keys.normals(codomain.shape, "guidance: data", like=torch.empty(0, dtype=double))
-    w, sigma = model.back(reals(noise)), 10 * model.spread
-    z = sigma * reals(keys.normals(posterior.space.shape, "guidance: noise", like=double_like(posterior)))
-    way = sigma * w / w.norm(dim=1, keepdim=True)
-    slope = (model.denoise(z + way, sigma) - model.denoise(z - way, sigma)) / 2
-    share = float((slope * way).sum(1) @ w.square().sum(1)) / (sigma**2 * float(w.square().sum()))
+    """Return the spread of the prior along K J K noise, as TDS documents it: from differences at 10 s0."""
+    like, shape, keys = double_like(posterior), posterior.space.shape, Keys(0, tuple(range(8)))
+    away = reals(Keys(0, (0,)).normals(shape, "guidance: point like the prior's", like=like))
+    point = model.denoise(0 * away, 100 * model.spread) + model.spread * away
+    sigma, slope = 10 * model.spread, torch.zeros(0)
+    z = sigma * reals(keys.normals(shape, "guidance: noise", like=like))
+    w = bend(model, point, reals(keys.normals(shape, "guidance: directions", like=like)))
+    for _ in range(2):
+        way = sigma * w / w.norm(dim=1, keepdim=True)
+        slope = (model.denoise(z + way, sigma) - model.denoise(z - way, sigma)) / 2
+        share = float((slope * way).sum(1).mean()) / sigma**2
+        w = bend(model, point, slope)
     return float(f"{sigma * math.sqrt(share / (1 - share)):.3g}")
 
 
