@@ -22,8 +22,8 @@ again. Posterior variance at 200 levels from 20 to 0.01, over the true one, and 
     1 step, level                     1.02         1.03      1.02, 0.05        0.97, 0.01
     1 step, matched                   1.00         1.01      1.01, 0.05        0.96, 0.02
 
-Means of the Gaussian ones are at most 0.04 posterior sd off; on images of 8 x 8 0.15 as published, 0.03 with
-one step.
+(One problem each: on smooth images under a mask "matched" leaves 1.1.) Means of the Gaussian ones are at most
+0.04 posterior sd off; on images of 8 x 8 0.15 as published, 0.03 with one step.
 """
 
 from __future__ import annotations

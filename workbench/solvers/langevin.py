@@ -16,7 +16,7 @@ followed x would be short where the curvature is large, and make such x likelier
 What it is off by: the steps have a length, and nothing corrects for it. Along a direction of precision p the
 variance comes to 1 / (p (1 - h p / 2)), at most 11 % too large at fraction 0.2; after k steps (1 - h p)^k of
 the way from c to the mean is left, (1 - h p)^2k of the variance is missing. Within DAPS and PnP-DM 100 steps
-add 2 to 5 % to the variance where the prior's spread times |B| is 3 to 5; at 100 they leave means 0.7 to 0.8
+add 2 to 8 % to the variance where the prior's spread times |B| is 3 to 5; at 100 they leave means 0.7 to 0.8
 posterior sd off, where the exact draw leaves 0.04, or the 0.13 of DAPS as published. Of two minima that r
 spans a chain finds the one that c leans to, whatever they weigh.
 """
