@@ -12,8 +12,8 @@ from workbench import Measurement, Posterior, Samples, Volume, sample
 from workbench.callbacks import ProgressLine
 from workbench.priors.flat import Flat
 from workbench.solvers.base import Solver
-from workbench.solvers.conjugate_gradient import ConjugateGradient
-from workbench.solvers.total_variation import TotalVariation
+from workbench.solvers.classical.conjugate_gradient import ConjugateGradient
+from workbench.solvers.classical.total_variation import TotalVariation
 from workbench.units import Units
 
 __all__ = ["LABELS", "Reconstruction", "reconstruct"]

@@ -43,12 +43,12 @@ from workbench.priors.network import EDMOutput, NetworkPrior, Training
 from workbench.priors.unet import UNet, UNetSettings
 from workbench.random import Keys
 from workbench.samples import Samples
-from workbench.solvers.ddnm import DDNM
-from workbench.solvers.ddrm import DDRM
-from workbench.solvers.dds import DDS
 from workbench.solvers.descent import Descent
-from workbench.solvers.diffpir import DiffPIR
-from workbench.solvers.dps import DPS
+from workbench.solvers.guidance.ddnm import DDNM
+from workbench.solvers.guidance.ddrm import DDRM
+from workbench.solvers.guidance.dds import DDS
+from workbench.solvers.guidance.diffpir import DiffPIR
+from workbench.solvers.guidance.dps import DPS
 
 __all__ = ["beside_deepinv_rows", "overhead_rows"]
 

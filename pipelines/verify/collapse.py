@@ -39,10 +39,10 @@ from pipelines.verify.referee.truth import Truth, reals
 from workbench.driver import sample
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import SpectralGaussian
-from workbench.solvers.afdps import AFDPS
-from workbench.solvers.ensemble import DegeneracyWarning, Ensemble
-from workbench.solvers.mcgdiff import MCGdiff
-from workbench.solvers.tds import TDS
+from workbench.solvers.ensembles.afdps import AFDPS
+from workbench.solvers.ensembles.ensemble import DegeneracyWarning, Ensemble
+from workbench.solvers.ensembles.mcgdiff import MCGdiff
+from workbench.solvers.ensembles.tds import TDS
 
 __all__ = ["SOLVERS", "Case", "Cell", "Run", "cell", "cells", "information", "posed", "run"]
 

@@ -42,17 +42,17 @@ from workbench.noise.gaussian import Gaussian
 from workbench.posterior import Posterior
 from workbench.random import Keys
 from workbench.samples import Samples
-from workbench.solvers.afdps import AFDPS
+from workbench.solvers.alternating.daps import DAPS
+from workbench.solvers.alternating.pnp_dm import PnPDM
 from workbench.solvers.base import Solver
 from workbench.solvers.best_of import BestOf
-from workbench.solvers.daps import DAPS
-from workbench.solvers.diffpir import DiffPIR
-from workbench.solvers.dps import DPS
-from workbench.solvers.ensemble import DegeneracyWarning
-from workbench.solvers.mcgdiff import MCGdiff
-from workbench.solvers.pnp_dm import PnPDM
-from workbench.solvers.red_diff import REDDiff
-from workbench.solvers.tds import TDS
+from workbench.solvers.ensembles.afdps import AFDPS
+from workbench.solvers.ensembles.ensemble import DegeneracyWarning
+from workbench.solvers.ensembles.mcgdiff import MCGdiff
+from workbench.solvers.ensembles.tds import TDS
+from workbench.solvers.guidance.diffpir import DiffPIR
+from workbench.solvers.guidance.dps import DPS
+from workbench.solvers.variational.red_diff import REDDiff
 
 __all__ = ["Row", "linear_solvers", "phase_image", "phase_solvers", "row", "tables"]
 

@@ -12,8 +12,8 @@ from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.random import Keys
 from workbench.solvers.base import Info
-from workbench.solvers.diffpir import DiffPIR
 from workbench.solvers.exact_gaussian import ExactGaussian, ExactGaussianState
+from workbench.solvers.guidance.diffpir import DiffPIR
 
 __all__ = [
     "Broken",

@@ -14,7 +14,7 @@ from pipelines.bench.guidance import Problem
 from pipelines.bench.session import PEERS, Session
 from pipelines.bench.table import Absent, Timing
 from pipelines.bench.timing import Plan, median_interval
-from workbench.solvers.dds import DDS
+from workbench.solvers.guidance.dds import DDS
 
 QUICK = Plan(pairs=1, alone=0, least=0.001)
 

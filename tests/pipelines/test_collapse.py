@@ -13,10 +13,10 @@ import torch
 from pipelines.verify.collapse import SOLVERS, Case, Cell, cell, information, posed, run
 from pipelines.verify.collapse_figure import save_figure
 from tests.problems import real_matrix
-from tests.workbench.solvers.ensemble_cases import evidence
+from tests.workbench.solvers.ensembles.ensemble_cases import evidence
 from workbench.driver import sample
 from workbench.priors.gaussian import SpectralGaussian
-from workbench.solvers.ensemble import DegeneracyWarning
+from workbench.solvers.ensembles.ensemble import DegeneracyWarning
 
 
 def test_information_is_that_of_the_determinant() -> None:

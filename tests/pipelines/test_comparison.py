@@ -8,9 +8,9 @@ import torch
 from pipelines.verify import comparison
 from pipelines.verify.comparison import Row, phase_image, phase_solvers, row, tables
 from pipelines.verify.referee.problem import problem
-from workbench.solvers.daps import DAPS
-from workbench.solvers.mcgdiff import MCGdiff
-from workbench.solvers.tds import TDS
+from workbench.solvers.alternating.daps import DAPS
+from workbench.solvers.ensembles.mcgdiff import MCGdiff
+from workbench.solvers.ensembles.tds import TDS
 
 
 def test_a_row_counts_what_a_draw_costs_and_how_far_it_is_off() -> None:

@@ -28,14 +28,14 @@ from workbench.likelihood import Likelihood
 from workbench.noise.gaussian import Gaussian as GaussianNoise
 from workbench.posterior import Posterior
 from workbench.random import Keys
+from workbench.solvers.alternating.daps import DAPS
+from workbench.solvers.alternating.langevin import Langevin
+from workbench.solvers.alternating.pnp_dm import PnPDM
 from workbench.solvers.base import Solver
 from workbench.solvers.best_of import BestOf
-from workbench.solvers.daps import DAPS
-from workbench.solvers.ddnm import DDNM
-from workbench.solvers.first_order import Adam, FirstOrder, GradientDescent, Moments
-from workbench.solvers.langevin import Langevin
-from workbench.solvers.pnp_dm import PnPDM
-from workbench.solvers.red_diff import REDDiff
+from workbench.solvers.guidance.ddnm import DDNM
+from workbench.solvers.variational.first_order import Adam, FirstOrder, GradientDescent, Moments
+from workbench.solvers.variational.red_diff import REDDiff
 
 DOUBLE = torch.empty(0, dtype=torch.float64)
 GIBBS = PnPDM(8, 4, tolerance=ACCURATE)

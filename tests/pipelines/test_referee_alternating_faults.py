@@ -19,15 +19,16 @@ from workbench.likelihood import Likelihood
 from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.random import Keys
-from workbench.solvers import first_order, langevin, pnp_dm, red_diff
+from workbench.solvers.alternating import langevin, pnp_dm
+from workbench.solvers.alternating.daps import DAPS
+from workbench.solvers.alternating.langevin import Langevin
+from workbench.solvers.alternating.pnp_dm import PnPDM
 from workbench.solvers.base import Info, Solver
 from workbench.solvers.best_of import BestOf
-from workbench.solvers.daps import DAPS
 from workbench.solvers.descent import denoiser
-from workbench.solvers.first_order import Adam
-from workbench.solvers.langevin import Langevin
-from workbench.solvers.pnp_dm import PnPDM
-from workbench.solvers.red_diff import REDDiff, REDDiffState
+from workbench.solvers.variational import first_order, red_diff
+from workbench.solvers.variational.first_order import Adam
+from workbench.solvers.variational.red_diff import REDDiff, REDDiffState
 
 DRAWS = {"P1": 600, "P2": 600, "P3": 100, "coils8": 60, "phase2": 100}
 #: What has to show it: the chain's own law in three statistics, or the draws themselves.

@@ -24,12 +24,12 @@ from tests.pipelines.referee_solvers import Broken, Demanding, Diverging, Right,
 from workbench.kinds import Kind
 from workbench.random import Keys
 from workbench.solvers.base import Solver
-from workbench.solvers.ddnm import DDNM
-from workbench.solvers.ddrm import DDRM
-from workbench.solvers.diffpir import DiffPIR
-from workbench.solvers.dps import DPS
-from workbench.solvers.pigdm import PiGDM
-from workbench.solvers.total_variation import TotalVariation
+from workbench.solvers.classical.total_variation import TotalVariation
+from workbench.solvers.guidance.ddnm import DDNM
+from workbench.solvers.guidance.ddrm import DDRM
+from workbench.solvers.guidance.diffpir import DiffPIR
+from workbench.solvers.guidance.dps import DPS
+from workbench.solvers.guidance.pigdm import PiGDM
 
 DRAWS = 400
 NAMES = [field.name for field in fields(Metrics)]

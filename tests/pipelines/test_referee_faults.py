@@ -19,13 +19,14 @@ from pipelines.verify.referee.problem import problem
 from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.random import Keys
-from workbench.solvers import diffpir, dps, guidance
+from workbench.solvers import pull as guidance
 from workbench.solvers.base import Info, Solver
-from workbench.solvers.ddrm import DDRM
-from workbench.solvers.dds import DDS
-from workbench.solvers.diffpir import DiffPIR
-from workbench.solvers.dps import DPS
-from workbench.solvers.pigdm import PiGDM
+from workbench.solvers.guidance import diffpir, dps
+from workbench.solvers.guidance.ddrm import DDRM
+from workbench.solvers.guidance.dds import DDS
+from workbench.solvers.guidance.diffpir import DiffPIR
+from workbench.solvers.guidance.dps import DPS
+from workbench.solvers.guidance.pigdm import PiGDM
 
 DRAWS = {"P1": 800, "P2": 800, "coils8": 200}
 #: What has to show it: the chain's own law in three statistics, or the draws themselves.

@@ -22,12 +22,12 @@ from pipelines.verify.referee.truth import DOUBLE, GaussianTruth
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import DenseGaussian
 from workbench.random import Keys
-from workbench.solvers.ddnm import DDNM
-from workbench.solvers.ddrm import DDRM
 from workbench.solvers.descent import Descent
-from workbench.solvers.diffpir import DiffPIR
-from workbench.solvers.dps import DPS
-from workbench.solvers.pigdm import PiGDM
+from workbench.solvers.guidance.ddnm import DDNM
+from workbench.solvers.guidance.ddrm import DDRM
+from workbench.solvers.guidance.diffpir import DiffPIR
+from workbench.solvers.guidance.dps import DPS
+from workbench.solvers.guidance.pigdm import PiGDM
 
 SOLVERS: dict[str, Descent] = {
     "DPS bayes": DPS(levels=LEVELS, form="bayes"),

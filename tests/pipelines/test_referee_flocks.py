@@ -18,13 +18,13 @@ from pipelines.verify.referee.problem import problem
 from workbench.integration import Karras
 from workbench.posterior import Posterior
 from workbench.random import Keys
-from workbench.solvers import afdps, ensemble, mcgdiff, particles, tds
-from workbench.solvers.afdps import AFDPS
 from workbench.solvers.base import Solver
-from workbench.solvers.ensemble import Ensemble
-from workbench.solvers.mcgdiff import MCGdiff
-from workbench.solvers.particles import Particles
-from workbench.solvers.tds import TDS
+from workbench.solvers.ensembles import afdps, ensemble, mcgdiff, particles, tds
+from workbench.solvers.ensembles.afdps import AFDPS
+from workbench.solvers.ensembles.ensemble import Ensemble
+from workbench.solvers.ensembles.mcgdiff import MCGdiff
+from workbench.solvers.ensembles.particles import Particles
+from workbench.solvers.ensembles.tds import TDS
 
 GUIDED = AFDPS(150, 40, LEVELS)
 DRIFTING = AFDPS(150, 40, LEVELS, proposal="drift")

@@ -30,14 +30,14 @@ from workbench.posterior import Posterior
 from workbench.random import Keys
 from workbench.solvers.annealed_langevin import AnnealedLangevin
 from workbench.solvers.base import Solver
-from workbench.solvers.conjugate_gradient import ConjugateGradient
-from workbench.solvers.ddnm import DDNM
-from workbench.solvers.ddrm import DDRM
-from workbench.solvers.dds import DDS
-from workbench.solvers.diffpir import DiffPIR
-from workbench.solvers.dps import DPS
-from workbench.solvers.guidance import curvature_norm
-from workbench.solvers.pigdm import PiGDM
+from workbench.solvers.classical.conjugate_gradient import ConjugateGradient
+from workbench.solvers.guidance.ddnm import DDNM
+from workbench.solvers.guidance.ddrm import DDRM
+from workbench.solvers.guidance.dds import DDS
+from workbench.solvers.guidance.diffpir import DiffPIR
+from workbench.solvers.guidance.dps import DPS
+from workbench.solvers.guidance.pigdm import PiGDM
+from workbench.solvers.pull import curvature_norm
 
 DOUBLE = torch.empty(0, dtype=torch.float64)
 #: Of numbers that differ by rounding alone, relative to the largest of them.

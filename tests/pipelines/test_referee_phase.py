@@ -14,7 +14,7 @@ from pipelines.verify.referee.laws.chains import chain_of
 from pipelines.verify.referee.laws.phase import PhaseModel
 from pipelines.verify.referee.problem import problem
 from workbench.random import Keys
-from workbench.solvers.diffpir import DiffPIR
+from workbench.solvers.guidance.diffpir import DiffPIR
 
 
 @pytest.mark.parametrize("r", [0.05, 0.5, 5.0])

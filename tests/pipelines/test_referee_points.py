@@ -20,9 +20,9 @@ from workbench.posterior import Posterior
 from workbench.priors.flat import Flat
 from workbench.random import Keys
 from workbench.solvers.base import Solver
-from workbench.solvers.conjugate_gradient import ConjugateGradient
-from workbench.solvers.tikhonov import Tikhonov
-from workbench.solvers.total_variation import TotalVariation
+from workbench.solvers.classical.conjugate_gradient import ConjugateGradient
+from workbench.solvers.classical.tikhonov import Tikhonov
+from workbench.solvers.classical.total_variation import TotalVariation
 
 IMAGES = ("blur8", "mask8", "ct8", "coils8")
 LIKE = torch.empty(0, dtype=torch.float64)

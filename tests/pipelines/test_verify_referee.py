@@ -21,12 +21,12 @@ from pipelines.verify.referee.problem import PROBLEMS, problem
 from pipelines.verify.referee.run import FAST, Result, chosen
 from pipelines.verify.referee.table import report, rows
 from workbench.kinds import Kind
+from workbench.solvers.alternating.pnp_dm import PnPDM
 from workbench.solvers.annealed_langevin import AnnealedLangevin
 from workbench.solvers.descent import Descent
-from workbench.solvers.ensemble import Ensemble
+from workbench.solvers.ensembles.ensemble import Ensemble
 from workbench.solvers.integrator import Integrator
-from workbench.solvers.pnp_dm import PnPDM
-from workbench.solvers.red_diff import REDDiff
+from workbench.solvers.variational.red_diff import REDDiff
 
 typer = pytest.importorskip("typer", reason="the command line is an extra: cli")
 

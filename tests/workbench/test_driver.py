@@ -28,7 +28,7 @@ from workbench.posterior import Posterior
 from workbench.priors.gaussian import SpectralGaussian
 from workbench.random import Keys
 from workbench.solvers.annealed_langevin import AnnealedLangevin
-from workbench.solvers.conjugate_gradient import ConjugateGradient
+from workbench.solvers.classical.conjugate_gradient import ConjugateGradient
 from workbench.solvers.exact_gaussian import ExactGaussian
 from workbench.solvers.unmasking import Unmasking
 from workbench.store import StoreFull, TensorStore

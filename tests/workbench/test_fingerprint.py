@@ -18,7 +18,7 @@ from operators.ct import ParallelBeamGeometry
 from operators.grid import Grid
 from tests.problems import posterior_of
 from workbench.fingerprint import fingerprint
-from workbench.solvers.conjugate_gradient import ConjugateGradient
+from workbench.solvers.classical.conjugate_gradient import ConjugateGradient
 
 
 @dataclass(frozen=True)

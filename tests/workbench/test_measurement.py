@@ -19,7 +19,7 @@ from workbench.noise.gaussian import Gaussian
 from workbench.noise.poisson import PoissonTransmission
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat
-from workbench.solvers.conjugate_gradient import ConjugateGradient
+from workbench.solvers.classical.conjugate_gradient import ConjugateGradient
 
 GRID = Grid.plane((8, 8), 2.0)
 SCAN = ParallelBeamGeometry.around(GRID, 6)

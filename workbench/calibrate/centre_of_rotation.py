@@ -31,9 +31,9 @@ from operators.errors import type_error, value_error
 from operators.grid import Grid
 from workbench.calibrate.half_turn import HalfTurn, stated_half_turn
 from workbench.calibration import CentreOfRotation
-from workbench.solvers.angular_coverage import AngularCoverage
-from workbench.solvers.filtered_back_projection import FilteredBackProjection
-from workbench.solvers.ramp_filter import Window, smoothed
+from workbench.solvers.analytic.angular_coverage import AngularCoverage
+from workbench.solvers.analytic.filtered_back_projection import FilteredBackProjection
+from workbench.solvers.analytic.ramp_filter import Window, smoothed
 
 __all__ = ["FoundCentre", "find_centre", "mirror_centre"]
 

@@ -1,1 +1,1 @@
-"""Solvers: frozen values with init and step; one file each. The driver owns everything else."""
+"""Solvers: frozen values with init and step; a folder for each family. The driver owns everything else."""

@@ -36,7 +36,7 @@ from pipelines.verify.referee.truth import GaussianTruth, Truth
 from workbench.capabilities import CapabilityError
 from workbench.driver import sample
 from workbench.kinds import Kind
-from workbench.solvers.ensemble import DegeneracyWarning
+from workbench.solvers.ensembles.ensemble import DegeneracyWarning
 
 __all__ = ["Cell", "Judged", "Refused", "cell"]
 

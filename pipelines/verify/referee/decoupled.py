@@ -11,12 +11,12 @@ from typing import Any
 
 from pipelines.verify.referee.posed import Problem
 from workbench.integration import Karras
+from workbench.solvers.alternating.daps import DAPS
+from workbench.solvers.alternating.langevin import Langevin
+from workbench.solvers.alternating.pnp_dm import PnPDM
 from workbench.solvers.base import Solver
 from workbench.solvers.best_of import BestOf
-from workbench.solvers.daps import DAPS
-from workbench.solvers.langevin import Langevin
-from workbench.solvers.pnp_dm import PnPDM
-from workbench.solvers.red_diff import REDDiff
+from workbench.solvers.variational.red_diff import REDDiff
 
 __all__ = ["decoupled"]
 

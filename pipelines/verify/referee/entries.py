@@ -31,19 +31,19 @@ from workbench.integration import Karras, ancestral
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import Gaussian
 from workbench.priors.mixture import GaussianMixture
-from workbench.solvers.afdps import AFDPS
 from workbench.solvers.annealed_langevin import AnnealedLangevin
 from workbench.solvers.base import Solver
-from workbench.solvers.ddnm import DDNM
-from workbench.solvers.ddrm import DDRM
-from workbench.solvers.dds import DDS
-from workbench.solvers.diffpir import DiffPIR
-from workbench.solvers.dps import DPS
+from workbench.solvers.ensembles.afdps import AFDPS
+from workbench.solvers.ensembles.mcgdiff import MCGdiff
+from workbench.solvers.ensembles.tds import TDS
 from workbench.solvers.exact_gaussian import ExactGaussian
+from workbench.solvers.guidance.ddnm import DDNM
+from workbench.solvers.guidance.ddrm import DDRM
+from workbench.solvers.guidance.dds import DDS
+from workbench.solvers.guidance.diffpir import DiffPIR
+from workbench.solvers.guidance.dps import DPS
+from workbench.solvers.guidance.pigdm import PiGDM
 from workbench.solvers.integrator import Integrator
-from workbench.solvers.mcgdiff import MCGdiff
-from workbench.solvers.pigdm import PiGDM
-from workbench.solvers.tds import TDS
 
 __all__ = ["Entry", "entries", "lawful", "loaded", "reference"]
 

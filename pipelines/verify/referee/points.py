@@ -27,14 +27,14 @@ from pipelines.verify.referee.posed import Problem
 from pipelines.verify.referee.truth import from_reals, reals
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat
+from workbench.solvers.analytic.filtered_back_projection import FilteredBackProjection
 from workbench.solvers.base import Solver
-from workbench.solvers.conjugate_gradient import ConjugateGradient
-from workbench.solvers.filtered_back_projection import FilteredBackProjection
-from workbench.solvers.plug_and_play import PlugAndPlay
-from workbench.solvers.sirt import SIRT
-from workbench.solvers.tikhonov import Tikhonov
-from workbench.solvers.total_variation import TotalVariation
-from workbench.solvers.wavelet_sparsity import WaveletSparsity
+from workbench.solvers.classical.conjugate_gradient import ConjugateGradient
+from workbench.solvers.classical.plug_and_play import PlugAndPlay
+from workbench.solvers.classical.sirt import SIRT
+from workbench.solvers.classical.tikhonov import Tikhonov
+from workbench.solvers.classical.total_variation import TotalVariation
+from workbench.solvers.classical.wavelet_sparsity import WaveletSparsity
 
 __all__ = ["Point", "points"]
 

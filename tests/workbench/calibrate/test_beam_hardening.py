@@ -6,11 +6,11 @@ import torch
 
 from operators.ct import ParallelBeamGeometry
 from operators.grid import Grid
-from tests.workbench.solvers.ct_cases import MU, chords, distances, flat_posterior
+from tests.workbench.solvers.analytic.ct_cases import MU, chords, distances, flat_posterior
 from workbench.calibrate.beam_hardening import WaterCorrection, water_line_integrals
 from workbench.calibrate.hounsfield import water_attenuation
 from workbench.driver import sample
-from workbench.solvers.filtered_back_projection import FilteredBackProjection
+from workbench.solvers.analytic.filtered_back_projection import FilteredBackProjection
 
 ENERGIES, WEIGHTS = (40.0, 80.0), (0.5, 0.5)
 

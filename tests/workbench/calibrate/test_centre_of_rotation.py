@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from operators.ct import ParallelBeamGeometry
-from tests.workbench.solvers.ct_cases import chords
+from tests.workbench.solvers.analytic.ct_cases import chords
 from workbench.calibrate.centre_of_rotation import find_centre, mirror_centre
 from workbench.calibration import CentreOfRotation
 

@@ -15,8 +15,8 @@ from workbench.io.data_exchange import read_data_exchange
 from workbench.io.htc2022 import HtcScan, read_htc2022
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat
-from workbench.solvers.filtered_back_projection import FilteredBackProjection
-from workbench.solvers.total_variation import TotalVariation
+from workbench.solvers.analytic.filtered_back_projection import FilteredBackProjection
+from workbench.solvers.classical.total_variation import TotalVariation
 
 pytest.importorskip("h5py")
 pytest.importorskip("scipy.io")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from operators.ct import ParallelBeamGeometry
-from tests.workbench.solvers.ct_cases import chords
+from tests.workbench.solvers.analytic.ct_cases import chords
 from workbench.calibrate.half_turn import stated_half_turn
-from workbench.solvers.ramp_filter import smoothed
+from workbench.solvers.analytic.ramp_filter import smoothed
 
 STEP = math.radians(1)
 

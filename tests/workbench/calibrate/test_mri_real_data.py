@@ -30,7 +30,7 @@ from workbench.noise.gaussian import Gaussian
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat
 from workbench.random import Keys
-from workbench.solvers.conjugate_gradient import ConjugateGradient
+from workbench.solvers.classical.conjugate_gradient import ConjugateGradient
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data/kspace"
 pytestmark = pytest.mark.skipif(

@@ -23,7 +23,7 @@ from workbench.io.ismrmrd import read_ismrmrd
 from workbench.io.raw_scan import RawScan
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat
-from workbench.solvers.conjugate_gradient import ConjugateGradient
+from workbench.solvers.classical.conjugate_gradient import ConjugateGradient
 
 MATRIX, EXTENT = (1, 48, 40), (5.0, 96.0, 80.0)
 REACH = (1e3, 96.0, 80.0)

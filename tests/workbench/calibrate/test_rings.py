@@ -7,7 +7,7 @@ from torch import Tensor
 
 from operators.ct import ParallelBeamGeometry
 from operators.grid import Grid
-from tests.workbench.solvers.ct_cases import chords
+from tests.workbench.solvers.analytic.ct_cases import chords
 from workbench.calibrate.rings import Method, remove_rings
 
 METHODS = ("sorting", "mean")

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from operators.ct import ParallelBeamGeometry
-from tests.workbench.solvers.ct_cases import MU, chords, distances
+from tests.workbench.solvers.analytic.ct_cases import MU, chords, distances
 from workbench.calibration import CentreOfRotation
 from workbench.driver import sample
 from workbench.io.data_exchange import ProjectionScan, read_data_exchange
 from workbench.noise.poisson import PoissonTransmission
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat
-from workbench.solvers.filtered_back_projection import FilteredBackProjection
+from workbench.solvers.analytic.filtered_back_projection import FilteredBackProjection
 
 h5py = pytest.importorskip("h5py")
 

@@ -11,13 +11,13 @@ import torch
 
 from operators.ct import FanBeamGeometry
 from operators.errors import NonFiniteError
-from tests.workbench.solvers.ct_cases import MU, chords, distances
+from tests.workbench.solvers.analytic.ct_cases import MU, chords, distances
 from workbench.driver import sample
 from workbench.io.htc2022 import read_htc2022
 from workbench.noise.gaussian import Gaussian
 from workbench.posterior import Posterior
 from workbench.priors.flat import Flat
-from workbench.solvers.filtered_back_projection import FilteredBackProjection
+from workbench.solvers.analytic.filtered_back_projection import FilteredBackProjection
 
 scipy_io = pytest.importorskip("scipy.io")
 

@@ -25,7 +25,7 @@ from workbench.priors.base import Prior
 from workbench.priors.flat import Flat
 from workbench.priors.total_variation import STRENGTH, TotalVariationDenoiser
 from workbench.solvers.annealed_langevin import AnnealedLangevin
-from workbench.solvers.total_variation import TotalVariation
+from workbench.solvers.classical.total_variation import TotalVariation
 
 
 class TestTotalVariationDenoiser(PlugAndPlayCases):

@@ -28,15 +28,15 @@ from workbench.plan import PlanRow, SolverPlan
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import SpectralGaussian
 from workbench.random import Keys
+from workbench.solvers.alternating.daps import DAPS
+from workbench.solvers.alternating.langevin import Langevin
 from workbench.solvers.annealed_langevin import AnnealedLangevin
 from workbench.solvers.base import Info, Solver
 from workbench.solvers.best_of import BestOf
-from workbench.solvers.conjugate_gradient import ConjugateGradient
-from workbench.solvers.daps import DAPS
-from workbench.solvers.diffpir import DiffPIR
-from workbench.solvers.dps import DPS
+from workbench.solvers.classical.conjugate_gradient import ConjugateGradient
+from workbench.solvers.guidance.diffpir import DiffPIR
+from workbench.solvers.guidance.dps import DPS
 from workbench.solvers.integrator import Integrator
-from workbench.solvers.langevin import Langevin
 from workbench.store import TensorStore
 
 LEVELS = Karras(2.0, 0.2)

@@ -25,10 +25,12 @@ def shipped() -> set[type]:
 
 def contracts() -> dict[type[SolverContract], tuple[type, ...]]:
     found = {}
-    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+    here = Path(__file__).parent
+    for path in sorted(here.rglob("test_*.py")):
         if path == Path(__file__):
             continue
-        module = importlib.import_module(f"tests.workbench.solvers.{path.stem}")
+        parts = path.relative_to(here).with_suffix("").parts
+        module = importlib.import_module(".".join(("tests.workbench.solvers", *parts)))
         for name, member in inspect.getmembers(module, inspect.isclass):
             if name.startswith("Test") and issubclass(member, SolverContract):
                 found[member] = member.covers

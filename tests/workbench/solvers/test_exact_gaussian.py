@@ -31,7 +31,7 @@ from workbench.noise.poisson import PoissonTransmission
 from workbench.posterior import Posterior
 from workbench.priors.gaussian import DenseGaussian, SpectralGaussian
 from workbench.random import Keys
-from workbench.solvers.conjugate_gradient import ConjugateGradient
+from workbench.solvers.classical.conjugate_gradient import ConjugateGradient
 from workbench.solvers.exact_gaussian import ExactGaussian
 from workbench.store import TensorStore
 

@@ -24,9 +24,9 @@ from pipelines.verify.referee.laws.chain import Chain, Noise, Row
 from pipelines.verify.referee.laws.levels import karras, levels_of
 from pipelines.verify.referee.laws.model import Model
 from workbench.integration import Karras
-from workbench.solvers.daps import DAPS
-from workbench.solvers.langevin import Langevin
-from workbench.solvers.pnp_dm import PnPDM
+from workbench.solvers.alternating.daps import DAPS
+from workbench.solvers.alternating.langevin import Langevin
+from workbench.solvers.alternating.pnp_dm import PnPDM
 
 __all__ = ["daps", "pnp_dm"]
 

@@ -33,18 +33,18 @@ from pipelines.verify.referee.laws.levels import karras, levels_of
 from pipelines.verify.referee.laws.model import Model
 from pipelines.verify.referee.laws.variational import red_diff
 from workbench.integration import Karras
+from workbench.solvers.alternating.daps import DAPS
+from workbench.solvers.alternating.pnp_dm import PnPDM
 from workbench.solvers.annealed_langevin import AnnealedLangevin
 from workbench.solvers.base import Solver
 from workbench.solvers.best_of import BestOf
-from workbench.solvers.daps import DAPS
-from workbench.solvers.ddnm import DDNM
-from workbench.solvers.ddrm import DDRM
-from workbench.solvers.dds import DDS
-from workbench.solvers.diffpir import DiffPIR
-from workbench.solvers.dps import DPS
-from workbench.solvers.pigdm import PiGDM
-from workbench.solvers.pnp_dm import PnPDM
-from workbench.solvers.red_diff import REDDiff
+from workbench.solvers.guidance.ddnm import DDNM
+from workbench.solvers.guidance.ddrm import DDRM
+from workbench.solvers.guidance.dds import DDS
+from workbench.solvers.guidance.diffpir import DiffPIR
+from workbench.solvers.guidance.dps import DPS
+from workbench.solvers.guidance.pigdm import PiGDM
+from workbench.solvers.variational.red_diff import REDDiff
 
 __all__ = ["Chain", "Row", "chain_of", "iterated", "unguided"]
 

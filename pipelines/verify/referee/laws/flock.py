@@ -22,7 +22,7 @@ from pipelines.verify.referee.truth import reals
 from workbench.integration import Karras
 from workbench.posterior import Posterior
 from workbench.random import Keys
-from workbench.solvers.ensemble import Ensemble
+from workbench.solvers.ensembles.ensemble import Ensemble
 
 __all__ = ["Flock", "Move", "Noise", "Step", "ancestor", "flock", "last", "tempering"]
 

@@ -22,7 +22,7 @@ from pipelines.verify.referee.laws.dense import DenseModel
 from pipelines.verify.referee.laws.flock import Flock, Move, Noise, Step, ancestor, flock, last, tempering
 from pipelines.verify.referee.laws.model import Model
 from workbench.posterior import Posterior
-from workbench.solvers.afdps import AFDPS
+from workbench.solvers.ensembles.afdps import AFDPS
 
 __all__ = ["afdps"]
 

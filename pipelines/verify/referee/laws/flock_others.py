@@ -21,8 +21,8 @@ from pipelines.verify.referee.laws.model import Model, double_like
 from pipelines.verify.referee.truth import reals
 from workbench.posterior import Posterior
 from workbench.random import Keys
-from workbench.solvers.mcgdiff import MCGdiff
-from workbench.solvers.tds import TDS
+from workbench.solvers.ensembles.mcgdiff import MCGdiff
+from workbench.solvers.ensembles.tds import TDS
 
 __all__ = ["mcgdiff", "tds"]
 

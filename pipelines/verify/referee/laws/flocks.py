@@ -8,10 +8,10 @@ from pipelines.verify.referee.laws.flock import Flock
 from pipelines.verify.referee.laws.flock_afdps import afdps
 from pipelines.verify.referee.laws.flock_others import mcgdiff, tds
 from workbench.posterior import Posterior
-from workbench.solvers.afdps import AFDPS
 from workbench.solvers.base import Solver
-from workbench.solvers.mcgdiff import MCGdiff
-from workbench.solvers.tds import TDS
+from workbench.solvers.ensembles.afdps import AFDPS
+from workbench.solvers.ensembles.mcgdiff import MCGdiff
+from workbench.solvers.ensembles.tds import TDS
 
 __all__ = ["flock_of"]
 

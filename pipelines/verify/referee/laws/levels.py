@@ -13,7 +13,7 @@ from pipelines.verify.referee.laws.model import Model
 from workbench.integration import Karras
 from workbench.integration.levels import sigma_of
 from workbench.solvers.descent import Descent
-from workbench.solvers.red_diff import REDDiff
+from workbench.solvers.variational.red_diff import REDDiff
 
 __all__ = ["karras", "levels_of"]
 

@@ -23,8 +23,8 @@ from torch import Tensor
 from pipelines.verify.referee.laws.chain import Chain, Row
 from pipelines.verify.referee.laws.levels import levels_of
 from pipelines.verify.referee.laws.model import Model
-from workbench.solvers.first_order import Adam, GradientDescent
-from workbench.solvers.red_diff import REDDiff
+from workbench.solvers.variational.first_order import Adam, GradientDescent
+from workbench.solvers.variational.red_diff import REDDiff
 
 __all__ = ["red_diff"]
 
