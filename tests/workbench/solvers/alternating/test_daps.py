@@ -7,15 +7,15 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
 
 from operators.identity import Identity
 from operators.space import Space
 from pipelines.verify.referee.metrics import measure
 from pipelines.verify.referee.problem import problem
-from tests.problems import Dense, posterior_of, real_matrix, reals, require_standard_normal
+from tests.problems import Dense, posterior_of, reals, require_standard_normal
 from tests.solver_contract import PoisonedDenoiser, SolverContract
 from tests.workbench.solvers.affine_chain import errors
+from tests.workbench.solvers.alternating.alternating_cases import LIKE, Matrices, answer, poly
 from workbench.driver import sample
 from workbench.integration import Karras
 from workbench.likelihood import Likelihood
@@ -29,7 +29,6 @@ from workbench.solvers.alternating.daps import DAPS
 from workbench.solvers.alternating.langevin import Langevin
 
 LEVELS = Karras(20.0, 0.01)
-LIKE = torch.empty(0, dtype=torch.float64)
 
 
 class TestDAPS(SolverContract):
@@ -42,54 +41,23 @@ class TestDAPS(SolverContract):
         return posterior_of("ct", 6, dtype=dtype, **options)  # type: ignore[arg-type]
 
 
-def answer(posterior: Posterior, solver: DAPS, draws: int, seed: int = 4) -> Tensor:
-    return posterior.from_physical(sample(posterior, solver, draws=draws, seed=seed).tensor())
-
-
-def poly(first: float, last: float, count: int) -> list[float]:
-    """Return `count` levels whose seventh roots are evenly spaced, and 0."""
-    ends = (first ** (1 / 7), last ** (1 / 7))
-    return [(ends[0] + i / max(count - 1, 1) * (ends[1] - ends[0])) ** 7 for i in range(count)] + [0.0]
-
-
 def own_law(posterior: Posterior, solver: DAPS) -> Dense:
     """Return mean and covariance of the last x, which a Gaussian prior makes affine in z and noise."""
-    b, z = posterior.measured.whitened
-    matrix, data = real_matrix(b), reals(z[None])[0]
-    root = real_matrix(posterior.prior.root)
-    s, middle = root @ root.T, reals(posterior.prior.mean[None])[0]
-    eye = torch.eye(len(s), dtype=torch.float64)
+    m = Matrices.of(posterior)
     assert isinstance(solver.levels, Karras)
     sigmas = poly(solver.levels.sigma_max, solver.levels.sigma_min, solver.steps)
-    mean, covariance = torch.zeros(len(s), dtype=torch.float64), sigmas[0] ** 2 * eye
+    mean, covariance = 0 * m.mean, sigmas[0] ** 2 * m.eye
     for sigma, after in pairwise(sigmas):
-        flow, rest = eye, 0 * mean
+        flow, rest = m.eye, 0 * mean
         for u, v in pairwise(poly(sigma, 0.1 * sigmas[-2], solver.ode_steps)):
-            shrink = torch.linalg.solve(s + u**2 * eye, s)
-            euler = v / u * eye + (1 - v / u) * shrink
-            flow, rest = euler @ flow, euler @ rest + (1 - v / u) * (middle - shrink @ middle)
-        square = sigma**2
-        if solver.radius == "matched":
-            square = 1 / (1 / sigma**2 + 1 / float(s.diagonal().mean()))
-        near, shift, spread = drawn(solver.inner, matrix, data, square)
+            shrink = torch.linalg.solve(m.covariance + u**2 * m.eye, m.covariance)
+            euler = v / u * m.eye + (1 - v / u) * shrink
+            flow, rest = euler @ flow, euler @ rest + (1 - v / u) * (m.mean - shrink @ m.mean)
+        square = 1 / (1 / sigma**2 + 1 / m.variance) if solver.radius == "matched" else sigma**2
+        near, shift, spread = m.drawn(solver.inner, square)
         mean = near @ (flow @ mean + rest) + shift
-        covariance = near @ flow @ covariance @ flow.T @ near.T + spread + after**2 * eye
+        covariance = near @ flow @ covariance @ flow.T @ near.T + spread + after**2 * m.eye
     return Dense(mean, (covariance + covariance.T) / 2)
-
-
-def drawn(inner: Langevin | None, matrix: Tensor, data: Tensor, square: float) -> tuple[Tensor, ...]:
-    """Return N, n and C of a draw N c + n + noise of covariance C."""
-    eye = torch.eye(matrix.shape[1], dtype=torch.float64)
-    precision = matrix.T @ matrix + eye / square
-    if inner is None:
-        inverse = torch.linalg.inv(precision)
-        return inverse / square, inverse @ matrix.T @ data, inverse
-    length = inner.fraction / (1 / square + float(torch.linalg.matrix_norm(matrix, 2)) ** 2)
-    step, near, shift, spread = eye - length * precision, eye, 0 * eye[0], 0 * eye
-    for _ in range(inner.steps):
-        near, shift = step @ near + length / square * eye, step @ shift + length * matrix.T @ data
-        spread = step @ spread @ step.T + 2 * length * eye
-    return near, shift, spread
 
 
 @pytest.mark.parametrize(

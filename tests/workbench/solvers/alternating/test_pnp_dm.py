@@ -8,15 +8,15 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
 
 from operators.identity import Identity
 from operators.space import Space
 from pipelines.verify.referee.metrics import measure
 from pipelines.verify.referee.problem import problem
-from tests.problems import Dense, posterior_of, real_matrix, reals, require_standard_normal
+from tests.problems import Dense, posterior_of, reals, require_standard_normal
 from tests.solver_contract import PoisonedDenoiser, SolverContract
 from tests.workbench.solvers.affine_chain import errors
+from tests.workbench.solvers.alternating.alternating_cases import LIKE, Matrices, answer, poly
 from workbench.driver import sample
 from workbench.likelihood import Likelihood
 from workbench.noise.gaussian import Gaussian as GaussianNoise
@@ -27,8 +27,6 @@ from workbench.priors.gaussian import Gaussian
 from workbench.random import Keys
 from workbench.solvers.alternating.langevin import Langevin
 from workbench.solvers.alternating.pnp_dm import PnPDM
-
-LIKE = torch.empty(0, dtype=torch.float64)
 
 
 class TestPnPDM(SolverContract):
@@ -41,51 +39,25 @@ class TestPnPDM(SolverContract):
         return posterior_of("ct", 6, dtype=dtype, **options)  # type: ignore[arg-type]
 
 
-def answer(posterior: Posterior, solver: PnPDM, draws: int, seed: int = 4) -> Tensor:
-    return posterior.from_physical(sample(posterior, solver, draws=draws, seed=seed).tensor())
-
-
-def poly(first: float, last: float, count: int) -> list[float]:
-    """Return `count` levels whose seventh roots are evenly spaced, and 0."""
-    ends = (first ** (1 / 7), last ** (1 / 7))
-    return [(ends[0] + i / max(count - 1, 1) * (ends[1] - ends[0])) ** 7 for i in range(count)] + [0.0]
-
-
 def own_law(posterior: Posterior, solver: PnPDM) -> Dense:
     """Return mean and covariance of the last z, which a Gaussian prior makes affine in z and noise."""
-    b, z = posterior.measured.whitened
-    matrix, data = real_matrix(b), reals(z[None])[0]
-    root = real_matrix(posterior.prior.root)
-    s, middle = root @ root.T, reals(posterior.prior.mean[None])[0]
-    eye = torch.eye(len(s), dtype=torch.float64)
-    own = float(s.diagonal().mean())
-    wide = own if solver.spread is None else solver.spread**2
-    norm = float(torch.linalg.matrix_norm(matrix, 2))
-    first = 10 * own**0.5 if solver.first is None else solver.first
-    last = min(0.1 * own**0.5, 0.3 / norm) if solver.last is None else solver.last
+    m = Matrices.of(posterior)
+    wide = m.variance if solver.spread is None else solver.spread**2
+    first = 10 * m.variance**0.5 if solver.first is None else solver.first
+    last = min(0.1 * m.variance**0.5, 0.3 / m.norm) if solver.last is None else solver.last
     decay = (last / first) ** (1 / (3 * solver.rounds // 4)) if solver.decay is None else solver.decay
-    mean, covariance = torch.zeros(len(s), dtype=torch.float64), first**2 * eye
+    mean, covariance = 0 * m.mean, first**2 * m.eye
     for k in range(solver.rounds):
         rho = max(last, decay**k * first)
-        precision = matrix.T @ matrix + eye / rho**2
-        if solver.inner is None:
-            inverse = torch.linalg.inv(precision)
-            mean = inverse @ (matrix.T @ data + mean / rho**2)
-            covariance = inverse @ covariance @ inverse / rho**4 + inverse
-        else:
-            length = solver.inner.fraction / (1 / rho**2 + norm**2)
-            step, near, shift, spread = eye - length * precision, eye, 0 * mean, 0 * eye
-            for _ in range(solver.inner.steps):
-                near, shift = step @ near + length / rho**2 * eye, step @ shift + length * matrix.T @ data
-                spread = step @ spread @ step.T + 2 * length * eye
-            mean, covariance = near @ mean + shift, near @ covariance @ near.T + spread
+        near, shift, spread = m.drawn(solver.inner, rho**2)
+        mean, covariance = near @ mean + shift, near @ covariance @ near.T + spread
         for u, v in pairwise(poly(rho, 0.1 * last, solver.inner_steps)):
-            shrink, keep = torch.linalg.solve(s + u**2 * eye, s), (v / u) ** 2
-            move = keep * eye + (1 - keep) * shrink
-            mean = move @ mean + (1 - keep) * (middle - shrink @ middle)
+            shrink, keep = torch.linalg.solve(m.covariance + u**2 * m.eye, m.covariance), (v / u) ** 2
+            move = keep * m.eye + (1 - keep) * shrink
+            mean = move @ mean + (1 - keep) * (m.mean - shrink @ m.mean)
             left = (1 - keep) * u * u * wide / (u * u + wide)
             noise = v**2 * (1 - keep) + (1 - keep) * left if v > 0 else 0.0
-            covariance = move @ covariance @ move.T + noise * eye
+            covariance = move @ covariance @ move.T + noise * m.eye
     return Dense(mean, (covariance + covariance.T) / 2)
 
 
@@ -111,14 +83,11 @@ def test_draws_follow_the_law_of_the_chain(name: str, solver: PnPDM) -> None:
 
 def blurred(posterior: Posterior, rho: float) -> Dense:
     """Return prior x likelihood with noise of covariance I + rho^2 B B^T."""
-    b, z = posterior.measured.whitened
-    matrix, data = real_matrix(b), reals(z[None])[0]
-    root = real_matrix(posterior.prior.root)
-    s, middle = root @ root.T, reals(posterior.prior.mean[None])[0]
-    eye = torch.eye(len(data), dtype=torch.float64)
-    evidence = matrix @ s @ matrix.T + eye + rho**2 * matrix @ matrix.T
-    gain = torch.linalg.solve(evidence, matrix @ s).T
-    return Dense(middle + gain @ (data - matrix @ middle), s - gain @ matrix @ s)
+    m = Matrices.of(posterior)
+    eye = torch.eye(len(m.data), dtype=torch.float64)
+    evidence = m.b @ m.covariance @ m.b.T + eye + rho**2 * m.b @ m.b.T
+    gain = torch.linalg.solve(evidence, m.b @ m.covariance).T
+    return Dense(m.mean + gain @ (m.data - m.b @ m.mean), m.covariance - gain @ m.b @ m.covariance)
 
 
 @pytest.mark.parametrize("rho", [0.8, 0.4, 0.2])
