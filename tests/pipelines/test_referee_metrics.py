@@ -213,6 +213,18 @@ def test_draws_without_weight_do_not_count() -> None:
         assert getattr(found, name) == pytest.approx(getattr(plain, name), abs=1e-12), name
 
 
+@pytest.mark.parametrize("rest", [0.0, 1e-20])
+def test_one_draw_with_all_the_weight_has_no_spread(rest: float) -> None:
+    truth = mixture()
+    rows = truth.draw(5, 3)
+    found = measure(rows, truth, torch.tensor([rest, rest, 1.0, rest, rest]))
+    assert found.covariance_error is None
+    assert found.variance_ratio is None
+    assert found.mean_error == pytest.approx(measure_point(rows[2], truth).mean_error)
+    assert found.coverage is not None
+    assert found.coverage < 1e-6
+
+
 def test_importance_weights_correct_the_law_of_the_draws() -> None:
     wide = GaussianTruth(GAUSSIAN.mean, 2 * MATRIX)
     rows = wide.draw(4000, 8)
@@ -249,9 +261,9 @@ def test_a_point_has_an_error_of_the_mean_alone() -> None:
         (
             torch.zeros(4, 3),
             torch.tensor([1.0, 1.0, 1.0, -1.0]),
-            "`weights` must be >= 0, two of them larger",
+            "`weights` must be >= 0, one of them larger",
         ),
-        (torch.zeros(4, 3), torch.tensor([1.0, 0.0, 0.0, 0.0]), "`weights` must be >= 0, two of them larger"),
+        (torch.zeros(4, 3), torch.zeros(4), "`weights` must be >= 0, one of them larger"),
         (torch.zeros(4, 3), torch.tensor([1.0, torch.inf, 1.0, 1.0]), "`weights` must"),
     ],
 )

@@ -27,6 +27,10 @@ from workbench.random import Keys
 
 __all__ = ["DIRECTIONS", "LEVELS", "TRUTH_SEED", "Metrics", "measure", "measure_point"]
 
+#: What is left of all weight, within rounding, where one draw has it.
+ALONE = 1e-12
+#: Draws of less than this share of the heaviest one's weight end no interval.
+NEGLIGIBLE = 1e-6
 #: Directions of the sliced distance.
 DIRECTIONS = 64
 #: Quantiles between which nine tenths of the posterior should lie.
@@ -54,17 +58,12 @@ def measure(rows: Tensor, truth: Truth, weights: Tensor | None = None) -> Metric
         raise value_error("rows", "be two draws or more", len(rows), "One answer: measure_point(row, truth).")
     shares = _shares(weights, len(rows))
     mean = shares @ rows
-    # Of draws that count more than others, each by its weight; K - 1 where all count alike.
-    scatter = shares / (1 - shares.square().sum())
-    apart = rows - mean
-    near = apart[:, truth.patch]
-    covariance = near.T @ (scatter[:, None] * near)
-    total = float(truth.sd.square().sum())
+    error, ratio = _spread_errors(rows - mean, shares, truth)
     chances = truth.mode_chances(rows)
     return Metrics(
         mean_error=_mean_error(mean, truth),
-        covariance_error=float((covariance - truth.covariance).norm() / truth.covariance.norm()),
-        variance_ratio=float(scatter @ apart.square().sum(1)) / total,
+        covariance_error=error,
+        variance_ratio=ratio,
         mode_error=None if chances is None else _total_variation(shares @ chances, truth.mode_weights),
         sliced_wasserstein=_sliced_wasserstein(rows, truth, shares),
         coverage=_coverage(rows, truth, shares),
@@ -91,13 +90,26 @@ def _shares(weights: Tensor | None, count: int) -> Tensor:
         raise value_error("weights", f"have shape ({count},)", tuple(weights.shape))
     check_finite(weights, "weights")
     wide = weights.double()
-    if float(wide.min()) < 0 or int((wide > 0).sum()) < 2:
-        raise value_error("weights", "be >= 0, two of them larger", f"{float(wide.min()):g} the least")
+    if float(wide.min()) < 0 or not float(wide.max()) > 0:
+        raise value_error("weights", "be >= 0, one of them larger", f"{float(wide.min()):g} the least")
     return wide / wide.sum()
 
 
 def _mean_error(mean: Tensor, truth: Truth) -> float:
     return float((mean - truth.mean).norm() / truth.sd.norm())
+
+
+def _spread_errors(apart: Tensor, shares: Tensor, truth: Truth) -> tuple[float | None, float | None]:
+    """Return the error of the covariance and the variance ratio; one draw with all the weight has neither."""
+    rest = 1 - float(shares.square().sum())
+    if rest < ALONE:
+        return None, None
+    # Of draws that count more than others, each by its weight; K - 1 where all count alike.
+    scatter = shares / rest
+    near = apart[:, truth.patch]
+    covariance = near.T @ (scatter[:, None] * near)
+    error = float((covariance - truth.covariance).norm() / truth.covariance.norm())
+    return error, float(scatter @ apart.square().sum(1)) / float(truth.sd.square().sum())
 
 
 def _total_variation(first: Tensor, second: Tensor) -> float:
@@ -113,10 +125,13 @@ def _quantiles(rows: Tensor, shares: Tensor) -> Tensor:
     """Return the quantiles (2, n) of LEVELS, such that exact draws hold what lies between, however few.
 
     Below the k-th of K draws lies k / (K + 1) of their law, on average: c K / (K + 1) + 1 / (2 (K + 1)) where
-    c is the share of all draws up to the middle of this one. Between draws it is the line, which adds up to
-    a hundredth where tails bend; beyond the last the last. Of draws with weights K is 1 / sum w^2.
+    c is the share of all draws up to the middle of this one, of those that have any to speak of. Between
+    draws it is the line, which adds up to a hundredth where tails bend; beyond the last the last. Of draws
+    with weights K is 1 / sum w^2.
     """
-    kept = shares > 0
+    kept = shares > NEGLIGIBLE * shares.max()
+    if int(kept.sum()) == 1:
+        return rows[kept].expand(len(LEVELS), -1)
     values, order = rows[kept].T.contiguous().sort(dim=1)
     mass = shares[kept][order]
     count = 1 / float(shares.square().sum())
