@@ -17,8 +17,8 @@ def test_a_row_counts_what_a_draw_costs_and_how_far_it_is_off() -> None:
     held = problem("P3")
     judge = comparison._against(held)
     weighted = row("TDS", TDS(64, 20), held.posterior, judge, 100, 2)
-    # Sixteen evaluations before the first step, for all particles together.
-    assert (weighted.draws, weighted.evaluations, weighted.backward) == (64, 20 + 16 / 64, 20.0)
+    # 32 evaluations before the first step, for all particles together.
+    assert (weighted.draws, weighted.evaluations, weighted.backward) == (64, 20 + 32 / 64, 20.0)
     assert weighted.mode_error is not None
     drawn = row("DAPS", DAPS(10), held.posterior, judge, 100, 1)
     assert (drawn.draws, drawn.evaluations, drawn.backward) == (100, 50.0, 0.0)
@@ -38,7 +38,7 @@ def test_phase_solvers_have_the_evaluations_they_are_given() -> None:
     for name, solver in phase_solvers(16, 40).items():
         found: Row = row(name, solver, held.posterior, judge, 4, 1)
         # What precedes the first step is shared by all draws.
-        assert 0 <= (found.evaluations - 40) * found.draws < 80, name
+        assert 0 <= (found.evaluations - 40) * found.draws < 110, name
 
 
 def test_the_image_without_phase_fits_its_data_up_to_its_sign() -> None:

@@ -125,7 +125,7 @@ def test_a_budget_below_one_particle_is_refused_before_the_run() -> None:
     posterior = posterior_of("mask", 32)
     with pytest.raises(
         BudgetError,
-        match=r"must allow at least \d+: \d+\.\d MiB that the process .* 64 particles of 8\.0 KiB",
+        match=r"must allow at least \d+: \d+\.\d [MG]iB that the process .* 64 particles of 8\.0 KiB",
     ):
         sample(posterior, TDS(64, 2), budget=Budget(memory_bytes=2**20))
     # A part that was chosen and does not fit.
