@@ -44,6 +44,7 @@ __all__ = [
     "descending",
     "ladder",
     "measured_norm",
+    "middle",
     "require_bounded",
     "spread_left",
 ]
@@ -185,6 +186,13 @@ def require_bounded(z: Tensor, sigma: float, spread: float) -> None:
 def denoiser(posterior: Posterior) -> Denoiser:
     """Return the prior, which the capabilities have made sure is one."""
     return cast(Denoiser, posterior.prior)
+
+
+def middle(posterior: Posterior, spread: float) -> Tensor:
+    """Return the mean of a prior of so large a `spread`, a row."""
+    prior, like = denoiser(posterior), posterior.like()
+    zero = torch.zeros((1, *posterior.space.shape), dtype=like.dtype, device=like.device)
+    return prior.denoise(zero, min(FIRST * spread, prior.noise_range[1]))
 
 
 def data_sd(posterior: Posterior, argument: str) -> float:

@@ -22,7 +22,7 @@ from operators.linalg import largest_eigenvalue
 from operators.linear import LinearOperator
 from workbench.posterior import Posterior
 from workbench.random import Keys
-from workbench.solvers.descent import data_sd, denoiser, measured_norm
+from workbench.solvers.descent import data_sd, denoiser, measured_norm, middle
 
 __all__ = [
     "Jacobian",
@@ -101,8 +101,7 @@ def _curved(posterior: Posterior, spread: float) -> Callable[[Tensor], Tensor]:
         return lambda v: b.apply_adjoint(b.apply(v.to(b.domain.dtype_like(like)))).to(like.dtype)
     operator, noise = likelihood.operator, likelihood.noise
     white = Keys(0, (0,)).normals(posterior.space.shape, "guidance: point like the prior's", like=like)
-    far = min(100 * spread, denoiser(posterior).noise_range[1])
-    point = denoiser(posterior).denoise(0 * white, far) + spread * white
+    point = middle(posterior, spread) + spread * white
     predicted = likelihood.predicted(point)
     data = likelihood.data.to(predicted.dtype if likelihood.data.is_complex() else predicted.real.dtype)
 
@@ -132,8 +131,9 @@ def _spread_seen(posterior: Posterior, spread: float) -> float:
     keys, shape = Keys(0, tuple(range(PROBES))), posterior.space.shape
     sigma = min(10 * spread, denoiser(posterior).noise_range[1])
     z = sigma * keys.normals(shape, "guidance: noise", like=like)
-    w, share = curved(keys.normals(shape, "guidance: directions", like=like)), 0.0
+    passed, share = keys.normals(shape, "guidance: directions", like=like), 0.0
     for _ in range(LOOKS):
+        w = curved(passed)
         sizes = dots(w, w).double().sqrt()
         if not float(sizes.max()) > 0:
             return spread
@@ -141,7 +141,6 @@ def _spread_seen(posterior: Posterior, spread: float) -> float:
         up, down = (denoiser(posterior).denoise(z + sign * step, sigma) for sign in (1, -1))
         passed = (up - down) / 2
         share = float(dots(passed, step).double().sum()) / (sigma**2 * int((sizes > 0).sum()))
-        w = curved(passed)
     if not math.isfinite(share):
         raise FloatingPointError("what the data see of the prior overflows: check units of noise and prior")
     # A network may say anything of a level so high: no less than a tenth, no more than a thousand times.

@@ -152,8 +152,8 @@ class AFDPS(Ensemble):
         if self.weights == "continuous":
             moved, gained = self._by_flow(posterior, z, estimate, row, keys)
             # The gradient of counts and intensities grows without bound where z is far from any image.
-            first = self.plan(posterior).row(0).number("sigma")
-            require_bounded(moved, row.number("sigma"), self.spread or posterior.prior.data_sd or first)
+            spread = self.spread or posterior.prior.data_sd or self.plan(posterior).row(0).number("sigma")
+            require_bounded(moved, row.number("sigma"), spread)
             gained = gained + (after - power) * carried["fit"]
             return Moved(moved, gained, {"fit": reached(posterior, moved)}, estimate)
         moved, gained = self._by_kernel(posterior, z, estimate, row, keys)

@@ -23,8 +23,7 @@ from operators.batch import column, dots
 from workbench.likelihood import Likelihood
 from workbench.posterior import Posterior
 from workbench.random import Keys
-from workbench.solvers.descent import denoiser
-from workbench.solvers.ensembles.tempering import middle
+from workbench.solvers.descent import denoiser, middle
 
 __all__ = ["climb", "trusted"]
 

@@ -24,9 +24,9 @@ from torch import Tensor
 from operators.spectral_sums import SpectralSums
 from workbench.posterior import Posterior
 from workbench.random import Keys
-from workbench.solvers.descent import data_sd, denoiser
+from workbench.solvers.descent import data_sd, middle
 
-__all__ = ["middle", "powers", "reached", "spectrum"]
+__all__ = ["powers", "reached", "spectrum"]
 
 #: Points like the prior's, and levels at which they are asked.
 POINTS, ASKED = 16, 24
@@ -54,13 +54,6 @@ def reached(posterior: Posterior, z: Tensor) -> Tensor:
     A noisy state that cannot have given the data may become an image that has: a small power spares it.
     """
     return posterior.measured.log_likelihood(z).clamp(min=LEAST)
-
-
-def middle(posterior: Posterior, spread: float) -> Tensor:
-    """Return the mean of a prior of so large a `spread`, a row."""
-    prior, like = denoiser(posterior), posterior.like()
-    zero = torch.zeros((1, *posterior.space.shape), dtype=like.dtype, device=like.device)
-    return prior.denoise(zero, min(100 * spread, prior.noise_range[1]))
 
 
 def powers(posterior: Posterior, sigmas: Sequence[float], spread: float | None = None) -> tuple[float, ...]:

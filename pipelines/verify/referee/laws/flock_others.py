@@ -79,14 +79,14 @@ def _seen(model: Model, posterior: Posterior) -> float:
     like, shape, keys = double_like(posterior), posterior.space.shape, Keys(0, tuple(range(8)))
     away = reals(Keys(0, (0,)).normals(shape, "guidance: point like the prior's", like=like))
     point = model.denoise(0 * away, 100 * model.spread) + model.spread * away
-    sigma, slope = 10 * model.spread, torch.zeros(0)
+    sigma = 10 * model.spread
     z = sigma * reals(keys.normals(shape, "guidance: noise", like=like))
-    w = bend(model, point, reals(keys.normals(shape, "guidance: directions", like=like)))
+    slope, share = reals(keys.normals(shape, "guidance: directions", like=like)), 0.0
     for _ in range(2):
+        w = bend(model, point, slope)
         way = sigma * w / w.norm(dim=1, keepdim=True)
         slope = (model.denoise(z + way, sigma) - model.denoise(z - way, sigma)) / 2
         share = float((slope * way).sum(1).mean()) / sigma**2
-        w = bend(model, point, slope)
     return float(f"{sigma * math.sqrt(share / (1 - share)):.3g}")
 
 
