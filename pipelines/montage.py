@@ -37,13 +37,8 @@ def orthogonal_slices(volume: Volume) -> list[tuple[NDArray[np.float32], float, 
         raise value_error("volume", "have no time axis", repr(grid), "Take one frame of it.")
     if volume.data.is_complex():
         raise type_error("volume", "be real to be drawn", volume.data.dtype, "Take .abs() or .angle().")
-    nearest = np.abs(grid.directions).argmax(axis=0)  # world axis (R, A, S) of each array axis
-    if sorted(nearest) != [0, 1, 2]:
-        raise value_error("volume", "have axes near the world's", repr(grid), "Resample it first.")
-    order = [int(np.flatnonzero(nearest == world)[0]) for world in (2, 1, 0)]
-    turned = volume.permute(order)
-    turned = turned.flip(*[a for a, world in enumerate((2, 1, 0)) if turned.grid.directions[world, a] < 0])
-    data = turned.data.detach().cpu().float().numpy()  # now (S, A, R)
+    turned = volume.canonical()
+    data = turned.data.detach().cpu().float().numpy()
     dz, dy, dx = turned.grid.spacing
     k, j, i = (n // 2 for n in data.shape)
     return [

@@ -105,6 +105,15 @@ class Volume:
         lead = self.data.ndim - 3
         return self._moved(self.data.permute(*range(lead), *[axis + lead for axis in order]), grid)
 
+    def canonical(self) -> Volume:
+        """Return the same voxels stored along (S, A, R), each array axis by the world axis nearest to it."""
+        nearest = np.abs(self.grid.directions).argmax(axis=0)
+        if sorted(nearest) != [0, 1, 2]:
+            raise value_error("volume", "have axes near the world's", repr(self.grid), "Resample it first.")
+        turned = self.permute([int(np.flatnonzero(nearest == world)[0]) for world in (2, 1, 0)])
+        away = [a for a, world in enumerate((2, 1, 0)) if turned.grid.directions[world, a] < 0]
+        return turned.flip(*away)
+
     def downsample(self, factor: Sequence[int] | int) -> Volume:
         """Return means over blocks of `factor` voxels."""
         grid = self.grid.downsample(factor)

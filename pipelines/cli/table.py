@@ -27,6 +27,9 @@ VERBS = {
     "config": Verb(
         "pipelines.cli.verbs", "config", "Show, describe or check a configuration.", "config show"
     ),
+    "train": Verb(
+        "pipelines.train", "train", "Train a prior from manifests.", "train ct-slice --data data --out runs/ct"
+    ),
     "verify": Verb(
         "pipelines.verify.verbs",
         "verify",

@@ -20,7 +20,7 @@ from pipelines.config.sources import Setting, expand, from_environment, from_fil
 from pipelines.config.toml import default_text, expectation, section, to_toml, toml_key, toml_value
 
 try:
-    from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
     from pydantic.fields import FieldInfo
 except ModuleNotFoundError:
     from operators.extras import require
@@ -36,6 +36,7 @@ __all__ = [
     "config_schema",
     "field_validator",
     "load",
+    "model_validator",
     "to_toml",
 ]
 

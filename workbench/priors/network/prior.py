@@ -145,6 +145,13 @@ class NetworkPrior(Denoiser):
         other._numbers = {name: value.to(device) for name, value in self._numbers.items()}
         return other
 
+    def in_units(self, units: Units) -> Self:
+        """Return the same prior, its numbers read as `units`: another name for the same physics."""
+        other = copy.copy(self)
+        other.units = Units.require(units)
+        other.training = self.training.with_(units=units)
+        return other
+
     def counted(self, counter: Counter) -> Self:
         """Return the same prior, its evaluations counted by `counter`, for a run that begins now."""
         self._network.require_unchanged(thoroughly=True)

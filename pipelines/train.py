@@ -1,0 +1,311 @@
+"""`workbench train`: a prior trained from manifests, whole at every moment, gone on with by the same call."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.cli.verbs import Overrides
+from pipelines.config.loading import config_hash, load, to_toml
+from pipelines.config.manifest import GeneratorEntry, Manifest
+from pipelines.config.training import TrainConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipelines.training.run_folder import RunFolder
+    from workbench.priors.network import Card
+    from workbench.training.batch import Batch
+    from workbench.training.objective import Denoising
+    from workbench.training.trainer import Report, Trainer
+    from workbench.volume import Volume
+
+Say = Callable[[str], None]
+#: Recipes that come with the workbench, by name.
+RECIPES = Path(__file__).parent / "training" / "recipes"
+#: Beside those of a run, the seeds of what is looked at.
+LOOKED_AT = 7
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a recipe by name: ct-slice, mr-slice.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder that the manifests' paths begin in.")] = Path(),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path("training"),
+    warm: Annotated[
+        Path | None, typer.Option("--from", metavar="WEIGHTS", help="Weights to begin from (.safetensors).")
+    ] = None,
+    subjects: Annotated[
+        Path | None, typer.Option("--subjects", help="Folder of generated subjects, shared between runs.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="cpu, cuda, cuda:1; auto: a GPU if there is one.")
+    ] = "auto",
+    show: Annotated[bool, typer.Option("--show", help="Print the settings as TOML and do nothing.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Train a prior.
+
+    The same call goes on where it stopped, with the losses it would have had. Several GPUs or processes:
+    torchrun --nproc-per-node 2 -m pipelines.cli train ...
+    """
+    named = RECIPES / f"{recipe}.toml"
+    config = load(TrainConfig, named if named.exists() else recipe, overrides=overrides or ())
+    if show:
+        typer.echo(to_toml(config), nl=False)
+        return
+    from pipelines.training.launch import among_ranks
+
+    with among_ranks(device) as (place, first):
+        say: Say = (lambda text: typer.echo(text, err=True)) if first else (lambda _: None)
+        run(config, data, out, warm=warm, subjects=subjects, device=place, say=say)
+    if first:
+        typer.echo(out / "prior.safetensors")
+
+
+def run(
+    config: TrainConfig,
+    data: Path,
+    out: Path,
+    *,
+    warm: Path | None = None,
+    subjects: Path | None = None,
+    device: str = "cpu",
+    say: Say = print,
+) -> dict[str, Any]:
+    """Train up to the configured number of steps, in the folder `out`, and return the record of the run."""
+    from pipelines.training.build import contrast_of, cutting_of, network_of, objective_of, settings_of
+    from pipelines.training.data import (
+        counted,
+        fingerprint_of,
+        made_volumes,
+        measured_volumes,
+        mixed,
+        read_manifests,
+    )
+    from pipelines.training.launch import laid_out, warmed
+    from pipelines.training.run_folder import RunFolder, identity_of
+    from workbench.io.tensor_file import open_tensors
+    from workbench.training.ahead import Ahead
+    from workbench.training.slices import SliceSource
+    from workbench.training.trainer import Trainer
+
+    folder = RunFolder(out)
+    folder.samples.mkdir(parents=True, exist_ok=True)
+    contrast = contrast_of(config)
+    manifests = read_manifests(config.data.manifests)
+    say("reading volumes")
+    make = _maker(subjects or out / "subjects", say)
+
+    def volumes(split: str, share: float) -> Any:
+        measured = measured_volumes(manifests, split, data, contrast) if config.data.real else ()
+        made = made_volumes(manifests, split, contrast, make) if share > 0 else ()
+        return mixed([*measured], [*made], share)
+
+    trained = volumes("train", config.data.procedural)
+    looked_at = volumes(config.report.split, 0.5)
+    say(f"training on {_listed(counted(trained))}, looking at {_listed(counted(looked_at))}")
+
+    objective = objective_of(config)
+    trainer = Trainer(laid_out(network_of(config), device), objective, settings_of(config), device=device)
+    first = "" if warm is None else warmed(trainer, warm)
+    identity = identity_of(config, fingerprint_of(trained), first)
+    if folder.state.exists():
+        file = open_tensors(folder.state)
+        folder.check_goes_on(dict(file.metadata), identity)
+        trainer.load(file.tensors())
+        say(f"going on from step {trainer.step}")
+    source = SliceSource(trained, contrast, cutting_of(config), seed=config.seed)
+    curve = SliceSource(looked_at, contrast, cutting_of(config), seed=config.seed + LOOKED_AT)
+    about = {
+        "attribution": _attribution(manifests, config),
+        "data": f"{_listed(counted(trained))}: {'; '.join(sorted({v.subject for v in trained})[:40])}",
+        "facts": {"identity": identity, "config_sha256": config_hash(config), "first_weights": first},
+    }
+    keeper = _Keeper(
+        folder, config, objective, trainer, about, curve.batch(0, range(config.report.images), 0), say
+    )
+    with Ahead(source) as ahead:
+        return keeper.through(ahead)
+
+
+@dataclass
+class _Keeper:
+    """Takes the steps, and keeps what is to be kept; only the first rank writes."""
+
+    folder: RunFolder
+    config: TrainConfig
+    objective: Denoising
+    trainer: Trainer
+    about: dict[str, Any]
+    curve: Batch
+    say: Say
+    lines: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def through(self, source: Any) -> dict[str, Any]:
+        """Train to the end; an interrupt keeps the state it came to."""
+        stated, trainer = self.config.report, self.trainer
+        if self.writes:
+            _write_text(self.folder.config, to_toml(self.config))
+            self.lines = self.folder.losses_up_to(trainer.step)
+        begun, first, recent = time.perf_counter(), trainer.step, []
+        try:
+            for report in trainer.run(source, self.config.optimiser.steps):
+                self.lines.append(_line(report))
+                recent.append(report.loss)
+                if report.step % stated.every == 0:
+                    self._tell(report, recent, (time.perf_counter() - begun) / (report.step - first))
+                    recent = []
+                if report.step % stated.pictures == 0:
+                    self._look()
+                if report.step % stated.keep == 0:
+                    self._keep()
+        except KeyboardInterrupt:
+            self._keep()
+            self.say(f"stopped after step {trainer.step}, which is kept: the same call goes on")
+            raise
+        except ValueError:
+            self.say(f"the last state that was kept is untouched: {self.folder.state}")
+            raise
+        if not self.metrics or trainer.step % stated.pictures:
+            self._look()
+        return self._keep()
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the first."""
+        return self.trainer.rank == 0
+
+    def _tell(self, report: Report, recent: Sequence[float], seconds: float) -> None:
+        left = (self.config.optimiser.steps - report.step) * seconds
+        self.say(
+            f"step {report.step:>7}   loss {sum(recent) / len(recent):.4f}   rate {report.rate:.1e}   "
+            f"{seconds * 1000:.0f} ms a step   {_clock(left)} left"
+        )
+
+    def _look(self) -> None:
+        """Measure the denoising curve of the averaged weights, and draw from them."""
+        if not self.writes:
+            return
+        from workbench.training.curve import denoising_curve
+
+        step = self.trainer.step
+        batch = self.curve.to(self.trainer.device)
+        curve = denoising_curve(self.trainer.average.module, self.objective, batch, self.config.report.levels)
+        known = self.folder.known_curves() | {
+            str(step): {f"{level:g}": rmse for level, rmse in curve.items()}
+        }
+        _write_text(self.folder.curves, json.dumps(known, indent=1) + "\n")
+        self.metrics = {f"denoising rmse at {level:g}": rmse for level, rmse in curve.items()}
+        self.say("  rmse at sigma " + "  ".join(f"{level:g}: {rmse:.4f}" for level, rmse in curve.items()))
+        from pipelines.training.pictures import page_of_draws
+
+        page = page_of_draws(self.trainer.average.module, self._card(), self.config.data, self.config.seed)
+        _write_picture(self.folder.samples / f"step-{step:07d}.png", page)
+
+    def _keep(self) -> dict[str, Any]:
+        """Write state, losses and weights, each whole or not at all, the record last."""
+        record = {
+            "name": self.config.name,
+            "step": self.trainer.step,
+            "steps": self.config.optimiser.steps,
+            "loss": float(self.lines[-1].split(",")[1]) if self.lines else None,
+            "metrics": self.metrics,
+            "data": self.about["data"],
+            **self.about["facts"],
+        }
+        if not self.writes:
+            return record
+        import torch
+
+        from pipelines.training.run_folder import text_of
+        from workbench.io.tensor_file import write_tensors
+        from workbench.io.weights import write_network
+
+        metadata = {"workbench.training": self.about["facts"]["identity"]}
+        # Losses first: those of steps after the state are dropped when the run goes on.
+        _write_text(self.folder.losses, text_of(self.lines))
+        write_tensors(self.folder.state, self.trainer.state(), metadata, overwrite=True)
+        module = self.trainer.average.module
+        write_network(self.folder.weights, module, self._card(), dtype=torch.float16, overwrite=True)
+        _write_text(self.folder.record, json.dumps(record, indent=2) + "\n")
+        return record
+
+    def _card(self) -> Card:
+        from pipelines.training.build import card_of
+
+        return card_of(
+            self.config,
+            self.trainer.average.module,  # type: ignore[arg-type]  # the U-Net that it copied
+            steps=self.trainer.step,
+            data=self.about["data"],
+            attribution=self.about["attribution"],
+            metrics=self.metrics,
+            notes={"config_sha256": self.about["facts"]["config_sha256"]},
+        )
+
+
+def _maker(cache: Path, say: Say) -> Callable[[GeneratorEntry, int], Volume]:
+    """Return what makes a subject, or reads the one that was made before."""
+
+    def make(entry: GeneratorEntry, seed: int) -> Volume:
+        from pipelines.training.made import made, read_made, write_made
+
+        path = cache / f"{entry.kind}-{seed:06d}-{entry.spacing:g}mm.safetensors"
+        if path.exists():
+            return read_made(path, entry.unit)
+        say(f"  making {entry.kind} {seed}")
+        volume = made(entry, seed)
+        cache.mkdir(parents=True, exist_ok=True)
+        write_made(path, volume)
+        return volume
+
+    return make
+
+
+def _attribution(manifests: Sequence[Manifest], config: TrainConfig) -> str:
+    """Return whom to name for what was trained on, each once."""
+    entries = [
+        e for manifest in manifests for e in manifest.volumes if e.split == "train" and config.data.real
+    ]
+    return "; ".join(dict.fromkeys(f"{e.attribution} ({e.licence})" for e in entries if e.attribution))
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def _line(report: Report) -> str:
+    from pipelines.training.run_folder import line_of
+
+    return line_of(report)
+
+
+def _write_text(path: Path, text: str) -> None:
+    from workbench.io.whole import sync, written_whole
+
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+        sync(partial)
+
+
+def _write_picture(path: Path, page: NDArray[np.uint8]) -> None:
+    from matplotlib.image import imsave
+
+    from workbench.io.whole import written_whole
+
+    with written_whole(path) as partial:
+        imsave(partial, page, cmap="gray", vmin=0, vmax=255, format="png")

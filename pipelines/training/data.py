@@ -1,0 +1,107 @@
+"""The volumes of manifests, read and made: what a training run cuts its slices from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from operators.errors import value_error
+from pipelines.config.loading import load
+from pipelines.config.manifest import GeneratorEntry, Manifest, VolumeEntry, check_splits
+from pipelines.training.files import read_entry
+from workbench.priors.slice_frame import SliceAxis
+from workbench.training.contrast import Contrast
+from workbench.training.volumes import SliceVolume
+from workbench.volume import Volume
+
+__all__ = ["fingerprint_of", "made_volumes", "measured_volumes", "mixed", "read_manifests"]
+
+#: How a generated subject comes: from a cache or made anew.
+Make = Callable[[GeneratorEntry, int], Volume]
+
+
+def read_manifests(paths: Sequence[str]) -> list[Manifest]:
+    """Return the manifests, checked against one another: of one unit, and nobody in two splits."""
+    if not paths:
+        raise value_error("data.manifests", "name one manifest or more", "none")
+    manifests = [load(Manifest, path, env={}) for path in paths]
+    shared = check_splits(manifests)
+    if shared:
+        raise value_error("data.manifests", "have splits that share nobody", "; ".join(shared))
+    units = sorted({unit for manifest in manifests for unit in manifest.units})
+    if len(units) > 1:
+        listed = ", ".join(repr(unit) for unit in units)
+        remedy = "Train a prior for each, or convert the volumes first."
+        raise value_error("data.manifests", "hold values of one unit", listed, remedy)
+    return manifests
+
+
+def measured_volumes(
+    manifests: Sequence[Manifest], split: str, root: Path, contrast: Contrast
+) -> Iterator[SliceVolume]:
+    """Return the measured volumes of a split, read from below `root`."""
+    for entry in (entry for manifest in manifests for entry in manifest.volumes if entry.split == split):
+        volume = read_entry(entry, root)
+        _check_unit(entry, volume)
+        yield SliceVolume.of(
+            volume,
+            subject=entry.subject,
+            name=entry.name,
+            fill=contrast.fill,
+            axes=tuple(SliceAxis(axis) for axis in entry.axes) or None,
+            weight=entry.weight,
+        )
+
+
+def made_volumes(
+    manifests: Sequence[Manifest], split: str, contrast: Contrast, make: Make
+) -> Iterator[SliceVolume]:
+    """Return the generated volumes of a split."""
+    for entry in (entry for manifest in manifests for entry in manifest.generators if entry.split == split):
+        for seed in range(entry.first_seed, entry.first_seed + entry.count):
+            name = f"{entry.name} {seed}"
+            yield SliceVolume.of(
+                make(entry, seed), subject=name, name=name, fill=contrast.fill, weight=entry.weight
+            )
+
+
+def mixed(
+    measured: Sequence[SliceVolume], made: Sequence[SliceVolume], share: float
+) -> tuple[SliceVolume, ...]:
+    """Return both, the made ones with `share` of all weight; where there is one kind alone, that."""
+    if not measured and not made:
+        remedy = "Name a split that has volumes, or add some to the manifest."
+        raise value_error("data", "hold one volume or more", "none", remedy)
+    if not measured or not made:
+        return (*measured, *made)
+    return (*_scaled(measured, 1 - share), *_scaled(made, share))
+
+
+def fingerprint_of(volumes: Sequence[SliceVolume]) -> str:
+    """Return the SHA-256 of what is trained on: values, voxels, weights."""
+    digest = hashlib.sha256()
+    for volume in volumes:
+        axes = ",".join(volume.axes)
+        facts = f"{volume.name}|{volume.spacing}|{axes}|{volume.weight!r}|{tuple(volume.above.shape)}"
+        digest.update(facts.encode())
+        digest.update(volume.above.numpy().data)
+    return digest.hexdigest()
+
+
+def counted(volumes: Sequence[SliceVolume]) -> Mapping[str, int]:
+    """Return how many volumes and subjects there are."""
+    return {"volumes": len(volumes), "subjects": len({volume.subject for volume in volumes})}
+
+
+def _scaled(volumes: Sequence[SliceVolume], share: float) -> list[SliceVolume]:
+    total = sum(volume.weight for volume in volumes)
+    return [replace(volume, weight=volume.weight / total * share) for volume in volumes if share > 0]
+
+
+def _check_unit(entry: VolumeEntry, volume: Volume) -> None:
+    """Refuse a file that states another unit than its manifest."""
+    if volume.unit and volume.unit != entry.unit:
+        expected = f"hold values in {entry.unit or 'no unit'}, as its manifest says"
+        raise value_error(entry.name, expected, f"{entry.path} in {volume.unit}", "Correct the manifest.")
