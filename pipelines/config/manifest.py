@@ -26,7 +26,7 @@ class VolumeEntry(Config):
     name: Text = Field(description="What it is called in messages and records.")
     subject: Text = Field(description="Who was imaged; the same text wherever it is the same person.")
     split: Split = Field(description="What it is for.")
-    kind: Literal["nifti", "dicom", "nrrd", "metaimage", "hdf5", "zarr", "ismrmrd"] = Field(
+    kind: Literal["nifti", "dicom", "nrrd", "metaimage", "hdf5", "zarr"] = Field(
         description="Of file."
     )
     path: Text = Field(description="Of the file, or of a series' folder, below the data folder.")
@@ -35,6 +35,7 @@ class VolumeEntry(Config):
     slope: float = Field(default=1.0, description="Physical values are slope * stored + intercept.")
     intercept: float = Field(default=0.0, description="See slope.")
     array: str = Field(default="", description="HDF5 and zarr: the name of the array, (z, y, x).")
+    is_complex: bool = Field(default=False, description="MetaImage: its two channels are one complex number.")
     spacing: tuple[Positive, Positive, Positive] | None = Field(
         default=None,
         description="HDF5 and zarr: voxel size along z, y, x [mm], if no attribute affine says it.",

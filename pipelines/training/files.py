@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from operators.errors import value_error
+from operators.extras import require
+from operators.grid import Grid
 from pipelines.config.manifest import VolumeEntry
 from workbench.volume import Volume
 
@@ -47,9 +52,63 @@ def _dicom(path: Path, entry: VolumeEntry) -> Volume:
     return read_dicom_series(path)
 
 
+def _nrrd(path: Path, entry: VolumeEntry) -> Volume:
+    del entry
+    from workbench.io.nrrd import read_nrrd
+
+    return read_nrrd(path)
+
+
+def _metaimage(path: Path, entry: VolumeEntry) -> Volume:
+    from workbench.io.metaimage import read_metaimage
+
+    return read_metaimage(path, channels="complex" if entry.is_complex else None)
+
+
+def _hdf5(path: Path, entry: VolumeEntry) -> Volume:
+    h5py = require("h5py", feature="Reading HDF5", extra="io")
+    with h5py.File(path, "r") as file:
+        found = file.get(entry.array)
+        if not isinstance(found, h5py.Dataset):
+            raise _no_array(entry, list(file))
+        return _placed(np.asarray(found), dict(found.attrs), entry)
+
+
+def _zarr(path: Path, entry: VolumeEntry) -> Volume:
+    zarr = require("zarr", feature="Reading zarr", extra="io")
+    group = zarr.open_group(str(path), mode="r")
+    if entry.array not in group:
+        raise _no_array(entry, list(group))
+    found = group[entry.array]
+    return _placed(np.asarray(found[...]), dict(found.attrs), entry)
+
+
+def _placed(values: NDArray[Any], attributes: Mapping[str, Any], entry: VolumeEntry) -> Volume:
+    """Return an array (z, y, x) on the grid of its attribute `affine`, or of the spacing that is stated."""
+    if values.ndim != 3:
+        raise value_error(entry.name, "be an array (z, y, x)", values.shape, "Name another: array = ...")
+    if "affine" in attributes:
+        grid = Grid(values.shape, np.asarray(attributes["affine"], dtype=float).reshape(4, 4))
+    elif entry.spacing is not None:
+        grid = Grid.from_spacing(values.shape, entry.spacing)
+    else:
+        remedy = "State spacing = [z, y, x] in mm in the manifest; indices then grow towards S, A and R."
+        raise value_error(entry.name, "say where its voxels lie", "no attribute affine, no spacing", remedy)
+    native = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+    return Volume(torch.from_numpy(native), grid, str(attributes.get("units", "")))
+
+
+def _no_array(entry: VolumeEntry, known: list[str]) -> ValueError:
+    return value_error(f"{entry.name}.array", f"be one of {', '.join(known) or 'none'}", repr(entry.array))
+
+
 READERS: dict[str, Callable[[Path, VolumeEntry], Volume]] = {
     "nifti": _nifti,
     "dicom": _dicom,
+    "nrrd": _nrrd,
+    "metaimage": _metaimage,
+    "hdf5": _hdf5,
+    "zarr": _zarr,
 }
 
 
