@@ -41,6 +41,11 @@ class Units:
         """Whether u is physical already."""
         return self.scale == 1 and self.offset == 0
 
+    def then(self, other: Units) -> Units:
+        """Return the units of the same u in which `other` reads what these lead to: HU, then attenuation."""
+        Units.require(other)
+        return Units(other.scale * self.scale, other.scale * self.offset + other.offset, other.unit)
+
     def physical(self, u: Tensor) -> Tensor:
         """Return scale * u + offset."""
         return u if self.is_identity else self.scale * u + self.offset

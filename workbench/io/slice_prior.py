@@ -16,14 +16,13 @@ from operators.checks import check_number
 from operators.errors import value_error
 from operators.grid import Grid
 from operators.space import Space
-from workbench.calibrate.hounsfield import water_attenuation
+from workbench.calibrate.hounsfield import hounsfield_units
 from workbench.io.weights import read_card, read_network
 from workbench.priors.base import Denoiser
 from workbench.priors.network import Card, Convolve, Execution
 from workbench.priors.network.prior import NetworkPrior
 from workbench.priors.slice_frame import SliceFrame
 from workbench.priors.turned import TurnedPrior
-from workbench.units import Units
 
 __all__ = ["read_slice_prior"]
 
@@ -91,9 +90,8 @@ def _multiple(card: Card) -> int:
 
 
 def _in_attenuation(prior: NetworkPrior, energy: float) -> NetworkPrior:
-    """Return the prior with u = HU / 1000 read as attenuation, water (1 + u)."""
-    if prior.units != Units(1000.0, 0.0, "HU"):
+    """Return the prior with u = HU / 1000 read as attenuation."""
+    if prior.units.unit != "HU":
         remedy = "Leave it out for images that are no attenuation."
         raise value_error("energy", "be None: the prior is not in HU", check_number(energy, "energy"), remedy)
-    water = water_attenuation(energy)
-    return prior.in_units(Units(water, water, "1/mm"))
+    return prior.in_units(prior.units.then(hounsfield_units(energy)))
