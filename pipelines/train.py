@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -148,6 +149,7 @@ class _Keeper:
     say: Say
     lines: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def through(self, source: Any) -> dict[str, Any]:
         """Train to the end; an interrupt keeps the state it came to."""
@@ -176,6 +178,7 @@ class _Keeper:
             raise
         if not self.metrics or trainer.step % stated.pictures:
             self._look()
+        self._finish()
         return self._keep()
 
     @property
@@ -209,6 +212,21 @@ class _Keeper:
 
         page = page_of_draws(self.trainer.average.module, self._card(), self.config.data, self.config.seed)
         _write_picture(self.folder.samples / f"step-{step:07d}.png", page)
+
+    def _finish(self) -> None:
+        """Measure what is said in the card alone: what half precision costs, and the spectrum of draws."""
+        if not self.writes:
+            return
+        from pipelines.training.pictures import spectra
+        from workbench.training.curve import denoising_curve
+
+        rounded = copy.deepcopy(self.trainer.average.module).half().float()
+        batch = self.curve.to(self.trainer.device)
+        half = denoising_curve(rounded, self.objective, batch, self.config.report.levels)
+        self.metrics |= {f"denoising rmse at {level:g}, float16": rmse for level, rmse in half.items()}
+        whole = max(half[level] / self.metrics[f"denoising rmse at {level:g}"] - 1 for level in half)
+        self.say(f"  weights in half precision raise an error by {whole:.2%} at most")
+        self.notes = spectra(self.trainer.average.module, self._card(), self.config, self.curve)
 
     def _keep(self) -> dict[str, Any]:
         """Write state, losses and weights, each whole or not at all, the record last."""
@@ -248,7 +266,7 @@ class _Keeper:
             data=self.about["data"],
             attribution=self.about["attribution"],
             metrics=self.metrics,
-            notes={"config_sha256": self.about["facts"]["config_sha256"]},
+            notes={"config_sha256": self.about["facts"]["config_sha256"], **self.notes},
         )
 
 

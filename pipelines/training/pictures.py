@@ -11,17 +11,21 @@ from torch import Tensor, nn
 
 from operators.grid import Grid
 from operators.space import Space
-from pipelines.config.training import DataConfig
+from pipelines.config.training import DataConfig, TrainConfig
 from workbench import Posterior, sample
 from workbench.integration import LogUniform, dpm_solver_plus_plus
 from workbench.priors.network import Card, Execution, NetworkPrior
 from workbench.priors.slice_frame import SliceAxis, slice_labels
 from workbench.solvers.integrator import Integrator
+from workbench.training.batch import Batch
+from workbench.training.spectrum import difference_in_decibels, radial_power
 
-__all__ = ["drawn", "page_of_draws", "shades", "sheet"]
+__all__ = ["drawn", "page_of_draws", "shades", "sheet", "spectra"]
 
 #: Draws side by side.
 COLUMNS = 8
+#: Of a spectrum.
+RINGS = 16
 
 #: Evaluations of the prior a draw takes.
 EVALUATIONS = 24
@@ -37,6 +41,26 @@ def page_of_draws(module: nn.Module, card: Card, data: DataConfig, seed: int) ->
         images = drawn(module, card, axis=axis, spacing=spacing, size=data.sizes[0], count=COLUMNS, seed=seed)
         rows.append(shades(images.cpu(), window))
     return sheet(np.concatenate(rows), COLUMNS)
+
+
+def spectra(module: nn.Module, card: Card, config: TrainConfig, batch: Batch) -> dict[str, object]:
+    """Return, for the card, by how much the spectrum of axial draws differs from that of images looked at.
+
+    In decibels, by ring of spatial frequency from zero to half a cycle per voxel.
+    """
+    labels = batch.labels
+    if labels is None or min(batch.images.shape[2:]) < 2 * RINGS:
+        return {}
+    rows = [i for i in range(len(batch)) if bool(labels[i, 1])] or [*range(len(batch))]
+    spacing = 2.0 ** float(1 + labels[rows, 0].mean())
+    size = config.data.sizes[0]
+    images = drawn(
+        module, card, axis=SliceAxis.AXIAL, spacing=spacing, size=size, count=COLUMNS * 4, seed=config.seed
+    )
+    seen = batch.images[rows]
+    real = torch.complex(seen[:, 0], seen[:, 1]) if seen.shape[1] == 2 else seen[:, 0]
+    apart = difference_in_decibels(radial_power(images.cpu(), RINGS), radial_power(real.cpu(), RINGS))
+    return {"spectrum of draws over images, dB": [round(float(value), 2) for value in apart]}
 
 
 def drawn(

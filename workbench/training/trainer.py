@@ -287,5 +287,5 @@ def _require_finite(losses: Tensor, batch: Batch, step: int) -> None:
     named = [batch.names[i] if batch.names else f"row {batch.first + i}" for i in bad[:3]]
     raise NonFiniteError(
         f"the loss of step {step} is not finite in {len(bad)} of {len(losses)} rows ({', '.join(named)}); "
-        "no weight has moved. Go on from the last state that was kept, with a lower rate or without these images."
+        "no weight has moved. Go on from the last state kept, with a lower rate or without these images."
     )
