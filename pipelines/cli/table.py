@@ -28,7 +28,16 @@ VERBS = {
         "pipelines.cli.verbs", "config", "Show, describe or check a configuration.", "config show"
     ),
     "train": Verb(
-        "pipelines.train", "train", "Train a prior from manifests.", "train ct-slice --data data --out runs/ct"
+        "pipelines.train",
+        "train",
+        "Train a prior from manifests.",
+        "train ct-slice --data data --out runs/ct",
+    ),
+    "phantom": Verb(
+        "pipelines.phantom",
+        "phantom",
+        "Draw synthetic subjects with labels and known lesions.",
+        "phantom torso --seed 3 --lesions 2 --out phantoms",
     ),
     "verify": Verb(
         "pipelines.verify.verbs",

@@ -26,14 +26,17 @@ class VolumeEntry(Config):
     name: Text = Field(description="What it is called in messages and records.")
     subject: Text = Field(description="Who was imaged; the same text wherever it is the same person.")
     split: Split = Field(description="What it is for.")
-    kind: Literal["nifti", "dicom", "nrrd", "metaimage", "hdf5", "zarr"] = Field(
-        description="Of file."
-    )
+    kind: Literal["nifti", "dicom", "nrrd", "metaimage", "hdf5", "zarr"] = Field(description="Of file.")
     path: Text = Field(description="Of the file, or of a series' folder, below the data folder.")
     unit: str = Field(description="Of its values: HU, or empty for the magnitude of MR.")
     sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$", description="Of the file.")
     slope: float = Field(default=1.0, description="Physical values are slope * stored + intercept.")
     intercept: float = Field(default=0.0, description="See slope.")
+    orientation: str = Field(
+        default="",
+        pattern="^([SIARLP]{3})?$",
+        description="Where the file states no frame: the world's direction of each array axis, such as SAR.",
+    )
     array: str = Field(default="", description="HDF5 and zarr: the name of the array, (z, y, x).")
     is_complex: bool = Field(default=False, description="MetaImage: its two channels are one complex number.")
     spacing: tuple[Positive, Positive, Positive] | None = Field(

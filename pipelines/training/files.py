@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,13 @@ def read_entry(entry: VolumeEntry, root: Path) -> Volume:
         if found != entry.sha256:
             remedy = "Fetch it again, or correct the manifest."
             raise value_error(entry.name, f"have the SHA-256 {entry.sha256}", f"{found} of {path}", remedy)
-    volume = READERS[entry.kind](path, entry)
+    with warnings.catch_warnings():
+        if entry.orientation:
+            # What the file leaves out, the manifest says.
+            warnings.filterwarnings("ignore", ".*states no frame")
+        volume = READERS[entry.kind](path, entry)
+    if entry.orientation:
+        volume = _oriented(volume, entry)
     wide = torch.complex64 if volume.data.is_complex() else torch.float32
     return volume.with_data(volume.data.to(wide) * entry.slope + entry.intercept)
 
@@ -110,6 +117,29 @@ READERS: dict[str, Callable[[Path, VolumeEntry], Volume]] = {
     "hdf5": _hdf5,
     "zarr": _zarr,
 }
+
+
+def _oriented(volume: Volume, entry: VolumeEntry) -> Volume:
+    """Return a volume whose array axes run as its manifest says."""
+    axes = [
+        next(axis for axis, pair in enumerate(("RL", "AP", "SI")) if letter in pair)
+        for letter in entry.orientation
+    ]
+    if sorted(axes) != [0, 1, 2]:
+        raise value_error(f"{entry.name}.orientation", "name three axes, such as SAR", entry.orientation)
+    if volume.space != "unknown":
+        remedy = "Leave orientation out, or correct the file."
+        raise value_error(
+            f"{entry.name}.orientation",
+            "be left to the file, which states a frame",
+            entry.orientation,
+            remedy,
+        )
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1.0
+    for column, (letter, axis) in enumerate(zip(entry.orientation, axes, strict=True)):
+        affine[axis, column] = volume.grid.spacing[column] * (1 if letter in "RAS" else -1)
+    return Volume(volume.data, Grid(volume.grid.shape, affine), volume.unit)
 
 
 def _sha256(path: Path) -> str:

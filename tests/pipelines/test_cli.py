@@ -157,7 +157,7 @@ def test_misspelt_verb(typed: str, meant: str, capsys: pytest.CaptureFixture[str
 
 def test_verb_like_nothing_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["zzzzzz"]) == ExitCode.USAGE
-    assert "the verbs are demo, config, verify, doctor" in capsys.readouterr().err
+    assert "the verbs are demo, config, train, phantom, verify, doctor" in capsys.readouterr().err
 
 
 def test_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

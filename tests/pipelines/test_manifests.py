@@ -108,6 +108,27 @@ def test_values_are_scaled_as_the_manifest_says(tmp_path: Path) -> None:
     assert torch.allclose(scaled.canonical().data, 2 * volume.data.float() - 1024)
 
 
+def test_a_file_without_a_frame_lies_as_the_manifest_says(tmp_path: Path) -> None:
+    volume = world_volume(GRID)
+    write_nrrd(tmp_path / "v.nrrd", volume.permute((0, 1, 2)).flip(0, 2).data.to(torch.int16).numpy())
+    got = read_entry(entry("nrrd", "v.nrrd", orientation="IAL"), tmp_path)
+    assert got.grid.orientation == "IAL"
+    assert torch.equal(got.canonical().data, volume.data.to(torch.int16).float())
+    with pytest.raises(ValueError, match=r"`v.orientation` must name three axes"):
+        read_entry(entry("nrrd", "v.nrrd", orientation="SIR"), tmp_path)
+    write_nifti(tmp_path / "v.nii.gz", volume)
+    with pytest.raises(ValueError, match=r"`v.orientation` must be left to the file"):
+        read_entry(entry("nifti", "v.nii.gz", orientation="SAR"), tmp_path)
+
+
+def write_nrrd(path: Path, values: np.ndarray) -> None:
+    """Write an array (z, y, x) with spacings and no frame."""
+    sizes = " ".join(map(str, values.shape[::-1]))
+    facts = ("type: short", "dimension: 3", f"sizes: {sizes}", "spacings: 3 3 3", "endian: little")
+    header = "\n".join(("NRRD0004", *facts, "encoding: raw", "", ""))
+    path.write_bytes(header.encode() + values.astype("<i2").tobytes())
+
+
 def test_arrays_that_are_not_there_or_lie_nowhere_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "v.h5", "w") as file:
         file["volume"] = np.zeros((4, 4, 4))
