@@ -1,0 +1,235 @@
+"""`workbench phantom`: synthetic subjects as NIfTI, with label maps, known lesions and known motion."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from operators.checks import check_count, check_spacing
+from operators.errors import value_error
+
+if TYPE_CHECKING:
+    from operators.grid import Grid
+    from workbench.anatomy.motion import Movement
+    from workbench.anatomy.subject import Subject
+    from workbench.volume import Volume
+
+
+class SubjectKind(StrEnum):
+    """What can be drawn."""
+
+    TORSO = "torso"
+    BRAIN = "brain"
+
+
+class Motion(StrEnum):
+    """How a subject can move."""
+
+    BREATHING = "breathing"
+    BEATING = "beating"
+
+
+class Plane(StrEnum):
+    """What is rendered of a moving subject: a slice through the part that moves, or all of it."""
+
+    AXIAL = "axial"
+    CORONAL = "coronal"
+    SAGITTAL = "sagittal"
+    VOLUME = "volume"
+
+
+#: Where a slice is put.
+LANDMARKS = {Motion.BREATHING: "dome", Motion.BEATING: "heart"}
+#: World axis (R, A, S) across each slice.
+ACROSS = {Plane.SAGITTAL: 0, Plane.CORONAL: 1, Plane.AXIAL: 2}
+
+
+def phantom(
+    kind: Annotated[SubjectKind, typer.Argument(help="What to draw.")] = SubjectKind.TORSO,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")] = Path("phantom"),
+    seed: Annotated[int, typer.Option(help="Seed of the first subject; the next ones count up.")] = 0,
+    count: Annotated[int, typer.Option(help="How many subjects.")] = 1,
+    spacing: Annotated[float, typer.Option(help="Voxel size in mm.")] = 2.5,
+    contrast: Annotated[
+        str | None,
+        typer.Option(help="none, arterial or venous; of a brain t1, t2 or flair. Else drawn from the seed."),
+    ] = None,
+    lesions: Annotated[int, typer.Option(help="How many lesions, of all kinds in turn.")] = 0,
+    supersample: Annotated[int, typer.Option(help="Points along each side of a voxel.")] = 1,
+    motion: Annotated[Motion | None, typer.Option(help="Render frames of a movement.")] = None,
+    frames: Annotated[int, typer.Option(help="Frames in one period of the movement.")] = 8,
+    plane: Annotated[Plane, typer.Option(help="What to render of a movement.")] = Plane.CORONAL,
+) -> None:
+    """Draw synthetic subjects: images with label maps and known lesions.
+
+    Each is a function of its seed alone. Writes NIfTI and a record with the seed, the parameters, the names
+    of the labels and what is known of the lesions. With --motion it writes frames, 4D, and their
+    displacements in mm along R, A and S, u in x(r + u), one file for each component.
+    """
+    check_count(seed, "seed", minimum=0)
+    check_count(count, "count")
+    check_spacing(spacing, "spacing")
+    check_count(lesions, "lesions", minimum=0)
+    check_count(supersample, "supersample")
+    check_count(frames, "frames")
+    for number in range(seed, seed + count):
+        subject = _draw(kind, number, contrast, lesions)
+        files = write(
+            subject,
+            out,
+            f"{kind}-{number:04d}",
+            spacing=spacing,
+            supersample=supersample,
+            motion=motion,
+            frames=frames,
+            plane=plane,
+        )
+        for file in files:
+            typer.echo(out / file)
+
+
+def write(
+    subject: Subject,
+    out: Path,
+    name: str,
+    *,
+    spacing: float,
+    supersample: int = 1,
+    motion: Motion | None = None,
+    frames: int = 8,
+    plane: Plane = Plane.CORONAL,
+) -> list[str]:
+    """Render `subject` into files of the folder `out` whose names begin with `name`; return their names.
+
+    The record comes last, so that one that is there speaks of files that are whole.
+    """
+    from operators.extras import require
+    from workbench.io.nifti import write_nifti
+
+    require("nibabel", feature="Writing phantoms", extra="io")
+    out.mkdir(parents=True, exist_ok=True)
+    record_file = out / f"{name}.json"
+    record_file.unlink(missing_ok=True)
+    grid = subject.grid(spacing)
+    facts: dict[str, Any] = {}
+    if motion is None:
+        rendered = subject.render(grid, supersample=supersample)
+        volumes = {name: rendered.image, f"{name}-labels": rendered.labels}
+    else:
+        movement, moving = _movement(subject, motion, grid, frames, plane)
+        volumes = dict(_frames(subject, movement, moving, name, supersample))
+        facts["motion"] = {"kind": str(motion), "plane": str(plane), **_plain(movement)}
+    files = [write_nifti(out / f"{stem}.nii.gz", volume).name for stem, volume in volumes.items()]
+    record = {
+        "subject": type(subject).__name__.lower(),
+        "seed": subject.seed,
+        "unit": subject.unit,
+        "spacing_mm": spacing,
+        "supersample": supersample,
+        "parameters": {
+            key: value for key, value in _plain(subject).items() if key not in ("seed", "lesions")
+        },
+        "label_names": {str(label): text for label, text in subject.label_names.items()},
+        "lesions": [_plain(lesion) for lesion in subject.lesions],
+        **facts,
+        "voxels_sha256": {
+            f"{stem}.nii.gz": hashlib.sha256(volume.data.numpy().tobytes()).hexdigest()
+            for stem, volume in volumes.items()
+        },
+        "note": "synthetic: nobody looks like this",
+    }
+    _write_text(record_file, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    return [*files, record_file.name]
+
+
+def _draw(kind: SubjectKind, seed: int, contrast: str | None, lesions: int) -> Subject:
+    if kind is SubjectKind.TORSO:
+        from workbench.anatomy.torso import Torso
+
+        return Torso.draw(seed, contrast=contrast, lesions=lesions)
+    try:
+        brain = importlib.import_module("workbench.anatomy.brain")
+    except ModuleNotFoundError as error:
+        if error.name != "workbench.anatomy.brain":
+            raise
+        raise value_error(
+            "kind", "be what this version draws: torso", f"'{kind}'", "Brains come later."
+        ) from error
+    options: dict[str, Any] = {} if contrast is None else {"contrast": contrast}
+    if lesions:
+        if "lesions" not in inspect.signature(brain.Brain.draw).parameters:
+            raise value_error("lesions", "be 0 for a brain", lesions, "Leave --lesions out.")
+        options["lesions"] = lesions
+    subject: Subject = brain.Brain.draw(seed, **options)
+    return subject
+
+
+def _movement(
+    subject: Subject, motion: Motion, grid: Grid, frames: int, plane: Plane
+) -> tuple[Movement, Grid]:
+    """Return the movement of `subject`, and the grid of its frames."""
+    from operators.grid import Grid, TimeAxis
+    from workbench.anatomy.motion import Beating, Breathing
+    from workbench.anatomy.torso import Torso
+
+    if not isinstance(subject, Torso):
+        got = f"{motion} of a {type(subject).__name__.lower()}"
+        raise value_error(
+            "motion", "be left out: only a torso breathes and beats", got, "Leave --motion out."
+        )
+    place = subject.landmarks[LANDMARKS[motion]]
+    breathes = motion is Motion.BREATHING
+    movement = Breathing(subject.landmarks["diaphragm"]) if breathes else Beating(place)
+    still = grid
+    if plane is not Plane.VOLUME:
+        axis = 2 - ACROSS[plane]
+        shape, centre = list(grid.shape), grid.centre.copy()
+        shape[axis], centre[ACROSS[plane]] = 1, place[ACROSS[plane]]
+        still = Grid.from_spacing(shape, grid.spacing, centre=tuple(centre))
+    return movement, still.with_time(TimeAxis(frames, movement.period / frames))
+
+
+def _frames(
+    subject: Subject, movement: Movement, grid: Grid, name: str, supersample: int
+) -> Iterator[tuple[str, Volume]]:
+    """Yield the frames, their labels and each component of the displacements, all over time."""
+    import torch
+
+    from workbench.anatomy.motion import render_frames
+    from workbench.volume import Volume
+
+    rendered = render_frames(subject, movement, grid, supersample=supersample)
+    yield f"{name}-frames", rendered.image
+    yield f"{name}-frames-labels", rendered.labels
+    for i, component in enumerate("RAS"):
+        along = torch.stack([field.data[i] for field in rendered.fields])
+        yield f"{name}-displacement-{component}", Volume(along, grid, "mm")
+
+
+def _plain(value: Any) -> Any:
+    """Return dataclasses, mappings and sequences as JSON has them; what else there is by its repr."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return repr(value)
+
+
+def _write_text(path: Path, text: str) -> None:
+    from workbench.io.whole import written_whole
+
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")

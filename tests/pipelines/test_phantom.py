@@ -1,0 +1,95 @@
+"""`workbench phantom`: what it writes is what the library draws."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.cli import main
+from workbench.anatomy import Torso
+
+pytest.importorskip("nibabel", reason="phantoms are NIfTI: [io]")
+pytest.importorskip("typer", reason="a verb: [cli]")
+
+from workbench.io.nifti import read_nifti
+
+
+def test_a_torso_with_lesions_round_trip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "made" / "here"
+    options = ["--seed", "3", "--count", "2", "--spacing", "14", "--lesions", "2", "--contrast", "venous"]
+    assert main(["phantom", "torso", *options, "--out", str(out)]) == 0
+    names = [f"torso-000{seed}{end}" for seed in (3, 4) for end in (".nii.gz", "-labels.nii.gz", ".json")]
+    assert capsys.readouterr().out.split() == [str(out / name) for name in names]
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)  # and no partial file
+    torso = Torso.draw(3, contrast="venous", lesions=2)
+    rendered = torso.render(torso.grid(14.0), supersample=1)
+    image, labels = read_nifti(out / "torso-0003.nii.gz"), read_nifti(out / "torso-0003-labels.nii.gz")
+    assert torch.equal(image.data, rendered.image.data)
+    assert torch.equal(labels.data, rendered.labels.data)
+    assert (image.unit, image.kind, labels.data.dtype) == ("HU", None, torch.int16)
+    assert image.grid.matches(torso.grid(14.0))
+    record = json.loads((out / "torso-0003.json").read_text())
+    assert (record["subject"], record["seed"], record["unit"]) == ("torso", 3, "HU")
+    assert record["parameters"]["contrast"] == "venous"
+    assert record["parameters"]["habitus"]["fat"] == torso.habitus.fat
+    assert record["label_names"]["16"] == torso.label_names[16]
+    assert [tuple(lesion["centre"]) for lesion in record["lesions"]] == [x.centre for x in torso.lesions]
+    assert record["lesions"][0]["kind"] == "lung nodule"
+    sha256 = hashlib.sha256(image.data.numpy().tobytes()).hexdigest()
+    assert record["voxels_sha256"]["torso-0003.nii.gz"] == sha256
+
+
+@pytest.mark.parametrize(("motion", "plane", "thin"), [("breathing", "coronal", 1), ("beating", "axial", 0)])
+def test_motion_has_frames_and_their_displacements(
+    tmp_path: Path, motion: str, plane: str, thin: int
+) -> None:
+    options = ["--motion", motion, "--plane", plane, "--frames", "3", "--spacing", "12"]
+    assert main(["phantom", "--seed", "1", *options, "--out", str(tmp_path)]) == 0
+    frames = read_nifti(tmp_path / "torso-0001-frames.nii.gz")
+    assert frames.data.shape[0] == 3
+    assert frames.grid.shape[thin] == 1
+    field = torch.stack([read_nifti(tmp_path / f"torso-0001-displacement-{c}.nii.gz").data for c in "RAS"])
+    assert field.shape == (3, *frames.data.shape)
+    assert field[:, 0].abs().max() == 0
+    record = json.loads((tmp_path / "torso-0001.json").read_text())
+    assert record["motion"]["kind"] == motion
+    assert frames.grid.time is not None
+    assert frames.grid.time.step == pytest.approx(record["motion"]["period"] / 3)
+    still = frames.grid.with_time(None)
+    points = torch.from_numpy(still.index_to_world(np.argwhere(np.ones(still.shape))))
+    values, _ = Torso.draw(1).values(points + field[:, 1].reshape(3, -1).T.double())
+    assert ((values - frames.data[1].flatten()).abs() < 2).float().mean() > 0.98
+
+
+def test_a_brain_that_is_not_there_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "workbench.anatomy.brain", None)
+    assert main(["phantom", "brain", "--out", str(tmp_path / "out")]) == 2
+    assert "`kind` must be what this version draws: torso, got 'brain'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed", "-1"], "`seed` must be an integer >= 0, got -1"),
+        (["--count", "0"], "`count` must be an integer >= 1, got 0"),
+        (["--spacing", "0"], "`spacing[0]` must be a finite number > 0, got 0.0"),
+        (["--lesions", "-2"], "`lesions` must be an integer >= 0, got -2"),
+        (["--contrast", "late"], "`contrast` must be one of none, arterial, venous, got 'late'"),
+        (["--motion", "breathing", "--frames", "0"], "`frames` must be an integer >= 1, got 0"),
+    ],
+)
+def test_bad_input_is_said_before_anything_is_written(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["phantom", *options, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
