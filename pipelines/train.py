@@ -85,6 +85,7 @@ def run(
     from pipelines.training.data import (
         counted,
         fingerprint_of,
+        hold_out,
         made_volumes,
         measured_volumes,
         mixed,
@@ -100,7 +101,7 @@ def run(
     folder = RunFolder(out)
     folder.samples.mkdir(parents=True, exist_ok=True)
     contrast = contrast_of(config)
-    manifests = read_manifests(config.data.manifests)
+    manifests = hold_out(read_manifests(config.data.manifests), config.data.hold_out)
     say("reading volumes")
     make = _maker(subjects or out / "subjects", say)
 
@@ -110,7 +111,7 @@ def run(
         return mixed([*measured], [*made], share)
 
     trained = volumes("train", config.data.procedural)
-    looked_at = volumes(config.report.split, 0.5)
+    looked_at = volumes(config.report.split, 0.0 if config.data.hold_out else 0.5)
     say(f"training on {_listed(counted(trained))}, looking at {_listed(counted(looked_at))}")
 
     objective = objective_of(config)

@@ -26,6 +26,9 @@ class DataConfig(Config):
     procedural: Share = Field(
         default=0.5, description="The share of images of generated subjects, where there are both."
     )
+    hold_out: tuple[str, ...] = Field(
+        default=(), description="Subjects of the split train that are looked at and not trained on."
+    )
     real: bool = Field(default=True, description="Whether measured volumes are used at all.")
     sizes: tuple[Size, ...] = Field(
         default=((128, 128),), description="Rows, columns; a step takes one of them."

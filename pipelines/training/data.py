@@ -16,7 +16,7 @@ from workbench.training.contrast import Contrast
 from workbench.training.volumes import SliceVolume
 from workbench.volume import Volume
 
-__all__ = ["fingerprint_of", "made_volumes", "measured_volumes", "mixed", "read_manifests"]
+__all__ = ["fingerprint_of", "hold_out", "made_volumes", "measured_volumes", "mixed", "read_manifests"]
 
 #: How a generated subject comes: from a cache or made anew.
 Make = Callable[[GeneratorEntry, int], Volume]
@@ -36,6 +36,22 @@ def read_manifests(paths: Sequence[str]) -> list[Manifest]:
         remedy = "Train a prior for each, or convert the volumes first."
         raise value_error("data.manifests", "hold values of one unit", listed, remedy)
     return manifests
+
+
+def hold_out(manifests: Sequence[Manifest], subjects: Sequence[str]) -> list[Manifest]:
+    """Return the manifests with some subjects of "train" in "validate", for a comparison of runs."""
+    trained = {
+        entry.subject for manifest in manifests for entry in manifest.volumes if entry.split == "train"
+    }
+    strange = sorted({*subjects} - trained)
+    if strange:
+        known = ", ".join(sorted(trained))
+        raise value_error("data.hold_out", f"name subjects that train: {known}", ", ".join(strange))
+
+    def moved(entry: VolumeEntry) -> VolumeEntry:
+        return entry.model_copy(update={"split": "validate"}) if entry.subject in subjects else entry
+
+    return [m.model_copy(update={"volumes": tuple(moved(entry) for entry in m.volumes)}) for m in manifests]
 
 
 def measured_volumes(

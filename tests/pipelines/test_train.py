@@ -20,6 +20,7 @@ from operators.grid import Grid
 from pipelines.config.loading import ConfigError, load
 from pipelines.config.training import TrainConfig
 from pipelines.train import run
+from pipelines.training.ablation import table
 from workbench.io import tensor_file
 from workbench.io.nifti import write_nifti
 from workbench.io.slice_prior import read_slice_prior
@@ -308,6 +309,23 @@ def test_mixed_units_empty_splits_missing_and_changed_files_are_refused(folder: 
         ValueError, match="`a` must hold values in HU, as its manifest says, got mm.nii in 1/mm"
     ):
         run(config(folder), folder, folder / "run", say=quietly)
+
+
+def test_runs_are_compared_on_subjects_that_they_hold_out(folder: Path) -> None:
+    manifest(folder, entry(), entry("b", "B", "train", "b.nii"))
+    held = ('data.hold_out=["B"]', "report.split=validate")
+    for name, more in (("base", ()), ("more", ("network.widths=[32, 16]",))):
+        run(config(folder, *held, *more), folder, folder / name, say=quietly)
+    assert "B" not in read_card(folder / "base" / "prior.safetensors").provenance.data.split(": ")[1]
+    lines = table([folder / "base", folder / "more"])
+    assert lines[0] == "| run | weights | steps | 0.1 | 1 |"
+    assert [line.split(" | ")[2] for line in lines[2:]] == ["6", "12", "6", "12"]
+    assert lines[3].count("(100 %)") == 2
+    run(config(folder), folder, folder / "other", say=quietly)
+    with pytest.raises(ValueError, match="`folders` must be runs that look at the same images"):
+        table([folder / "base", folder / "other"])
+    with pytest.raises(ValueError, match="`data.hold_out` must name subjects that train: A, B, got C"):
+        run(config(folder, 'data.hold_out=["C"]'), folder, folder / "c", say=quietly)
 
 
 def test_the_verb_shows_its_settings(folder: Path) -> None:
