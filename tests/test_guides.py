@@ -21,12 +21,15 @@ BLOCKS = blocks("docs/priors.md")
 #: What each prints.
 PRINTED = (
     r"^0\.[67]\d of the draws are large discs: approximate samples in 20 evaluations each",
+    r"unit='1/mm'\) \(0\.002, 80\.0\) torch\.Size\(\[1, 1, 128, 128\]\)\n\d+ Apache-2\.0 LIDC-IDRI",
+    r"HU Lesion\(kind='lung nodule'.* \d+ \['airway', 'aorta'",
     r"must .*96.*\n?.*torch\.Size\(\[1, 1, 96, 96\]\) \(0\.0, inf\)",
     r"procedural chests, seed 1 \(0\.002, 80\.0\)",
 )
+NAMES = ("mixture", "shipped", "torso", "network", "file")
 
 
-@pytest.mark.parametrize("number", range(len(PRINTED)), ids=["mixture", "network", "file"])
+@pytest.mark.parametrize("number", range(len(PRINTED)), ids=NAMES)
 def test_the_block_runs_as_printed(number: int, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     assert len(BLOCKS) == len(PRINTED)
