@@ -37,11 +37,11 @@ UNFIT := $(shell \
   [ $(origin PYTHON) = file ] || [ "$$($(call VERSION_OF,$(PYTHON)))" = "$$($(call VERSION_OF,$(PY)))" ] \
   || echo "its Python is not $(PYTHON)")
 
-.PHONY: help demo test lint types format test-cuda bench verify notebooks clean FORCE
+.PHONY: help demo test lint types format test-cuda bench bench-quality verify notebooks clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do
-	  printf '  make %-10s %s\n' "$$name" "$$text"
+	  printf '  make %-13s %s\n' "$$name" "$$text"
 	done
 	echo
 	echo "  PYTHON=python3.12  the Python that .venv is made with (3.11 or newer; now $(PYTHON))"
@@ -86,6 +86,10 @@ test-cuda: .venv/.dev ## the GPU tests; add TORCH=cuda the first time
 
 bench: .venv/.dev ## ours beside the peers, as tables; on an idle machine; ARGS=--help tells more
 	@$(PY) -m pipelines.bench --install $(ARGS)
+
+bench-quality: .venv/.dev ## solvers on held-out subjects, hours; goes on where it stopped; ARGS=--fast, --help
+	@# A process per core, with one thread each.
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PY) -m pipelines.quality --jobs $(JOBS) $(ARGS)
 
 verify: .venv/.dev ## operators against their adjoints, solvers against closed forms, as tables; ARGS=--fast
 	@echo "== verify: the tests that take long"

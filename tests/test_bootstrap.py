@@ -89,7 +89,7 @@ def clone(tmp_path):
 def test_help_is_the_default_and_installs_nothing(clone):
     result = clone.make()
     assert result.returncode == 0
-    for target in ("demo", "test", "test-cuda", "bench", "verify", "notebooks", "clean"):
+    for target in ("demo", "test", "test-cuda", "bench", "bench-quality", "verify", "notebooks", "clean"):
         assert f"make {target} " in result.stdout
     assert not (clone.root / ".venv").exists()
 
@@ -233,6 +233,13 @@ def test_verify_installs_the_tests_and_prints_the_tables(clone):
     ]
     assert "solvers against closed forms" in result.stdout
     assert "ran workbench verify --fast" in clone.make("verify", "ARGS=--fast").stdout
+
+
+def test_bench_quality_installs_the_tests_and_passes_arguments_on(clone):
+    result = clone.make("bench-quality", "ARGS=--fast --minutes 1")
+    assert result.returncode == 0, result.stderr
+    assert clone.installs()[-1].endswith("-e .[all,dev]")
+    assert "fake python ran: -m pipelines.quality --jobs 2 --fast --minutes 1" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Solvers on real subjects that no prior was trained on: `make bench-quality`."""

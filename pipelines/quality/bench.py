@@ -1,0 +1,237 @@
+"""One cell computed, with what a process keeps between cells: volumes, data, priors."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.errors import value_error
+from operators.grid import Grid
+from pipelines.quality.cells import FEW_DRAWS, Cell, key_of
+from pipelines.quality.evaluation import RefusedError, evaluated
+from pipelines.quality.posed import Case
+from pipelines.quality.problems import PROBLEMS
+from pipelines.quality.subjects import ENERGY, Library, Modality, Place
+from workbench.io.slice_prior import read_slice_prior
+from workbench.io.weights import read_card
+from workbench.io.whole import written_whole
+from workbench.priors.base import Denoiser
+from workbench.priors.network import Execution
+from workbench.shipped import SHIPPED, shipped_path
+
+__all__ = ["Bench", "Folder"]
+
+#: Slices whose data a process keeps.
+KEPT = 32
+#: Warnings that a record has room for.
+WARNINGS = 6
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where cells, pictures and tuning lie; files appear whole."""
+
+    path: Path
+
+    def cell(self, name: str) -> Path:
+        """Return the file of a cell."""
+        return self.path / "cells" / f"{name}.json"
+
+    def tuning(self, name: str) -> Path:
+        """Return the file of the trials of a solver on a problem."""
+        return self.path / "tuning" / f"{name}.json"
+
+    def pictures(self, name: str) -> Path:
+        """Return the file of a cell's pictures."""
+        return self.path / "pictures" / f"{name}.npz"
+
+    def read(self, path: Path, key: str = "") -> dict[str, Any] | None:
+        """Return what is in a file, None where there is none or it has another key."""
+        if not path.exists():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found if not key or found.get("key") == key else None
+
+    def write(self, path: Path, content: dict[str, Any]) -> None:
+        """Write a file of JSON."""
+        self._bytes(path, json.dumps(content, indent=1).encode())
+
+    def write_pictures(self, path: Path, pictures: dict[str, Tensor]) -> None:
+        """Write pictures in half precision."""
+        held = io.BytesIO()
+        # Attenuation in 1/mm is small for half precision: thousandths are kept.
+        arrays: dict[str, Any] = {name: (1000 * x).half().numpy() for name, x in pictures.items()}
+        np.savez_compressed(held, **arrays)
+        self._bytes(path, held.getvalue())
+
+    def read_pictures(self, path: Path) -> dict[str, Tensor]:
+        """Return what `write_pictures` wrote."""
+        if not path.exists():
+            return {}
+        with np.load(path) as held:
+            return {name: torch.from_numpy(held[name]).float() / 1000 for name in held.files}
+
+    def _bytes(self, path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        marker = self.path / ".gitignore"
+        if not marker.exists():
+            marker.write_text("*\n", encoding="utf-8")
+        with written_whole(path) as partial:
+            partial.write_bytes(content)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where data, weights and results lie, and how networks are run; the same in every process.
+
+    `weights` hold a file for each modality that is not the shipped one.
+    """
+
+    data: Path
+    folder: Folder
+    weights: dict[Modality, Path] = field(default_factory=dict)
+    bfloat16: bool = False
+
+    @property
+    def library(self) -> Library:
+        """The volumes."""
+        return _library(self.data)
+
+    def file_of(self, modality: Modality) -> Path:
+        """Return the file of a modality's weights; an error where none is given and none shipped."""
+        return self.weights.get(modality) or shipped_path(f"{modality}-slice")
+
+    def has(self, modality: Modality) -> bool:
+        """Return whether there are weights of a modality."""
+        if modality not in self.weights and f"{modality}-slice" not in SHIPPED:
+            return False
+        return self.file_of(modality).exists()
+
+    def key(self, cell: Cell) -> str:
+        """Return the key of a cell."""
+        return key_of(self.definition(cell))
+
+    def definition(self, cell: Cell) -> dict[str, Any]:
+        """Return all that a cell's figures follow from."""
+        weights = read_card(self.file_of(cell.modality)).sha256 if cell.entry.learned else ""
+        return cell.definition(self.library.identity, weights, "bfloat16" if self.bfloat16 else "default")
+
+    def done(self, cell: Cell) -> dict[str, Any] | None:
+        """Return the record of a cell that was computed, None where it has to be."""
+        return self.folder.read(self.folder.cell(cell.name), self.key(cell))
+
+    def computed(self, cell: Cell) -> dict[str, Any]:
+        """Return the record of a cell: the one in its file, or a new one, which is written."""
+        found = self.done(cell)
+        if found is not None:
+            return found
+        definition, began = self.definition(cell), time.perf_counter()
+        record: dict[str, Any] = {
+            "key": key_of(definition),
+            "problem": cell.problem,
+            "solver": cell.label,
+            "entry": cell.solver,
+            "tuned": cell.tuned,
+            "draws": cell.draws,
+            "definition": definition,
+            "status": "done",
+        }
+        try:
+            record |= self._slices(cell)
+        except RefusedError as error:
+            record |= {"status": "refused", "reason": str(error)}
+        except Exception as error:
+            # A run that diverged, or a mistake: a row says so, and the others go on.
+            record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        record["wall_seconds"] = time.perf_counter() - began
+        self.folder.write(self.folder.cell(cell.name), record)
+        return record
+
+    def case(self, problem: str, place: Place) -> Case:
+        """Return the data of a slice, made once."""
+        return _case(self.data, problem, place)
+
+    def prior(self, modality: Modality, grid: Grid) -> Denoiser:
+        """Return the prior over a slice, as its users have it."""
+        return _prior(self.file_of(modality), ENERGY if modality == "ct" else None, grid, self.bfloat16)
+
+    def _slices(self, cell: Cell) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        value = None
+        if cell.tuned:
+            told["tuning"] = self._tuning(cell)
+            value = told["tuning"]["value"]
+        rows, said = [], set[str]()
+        for place in cell.places:
+            case = self.case(cell.problem, place)
+            prior = self.prior(cell.modality, case.grid) if cell.entry.learned else None
+            solver = cell.entry.make(value, case.posed.lower)
+            outcome = evaluated(case, place, solver, case.posed.posterior(prior), cell.draws)
+            figures = dict(outcome.figures)
+            said.update(figures.pop("warnings", ()))
+            rows.append(figures)
+            if place == cell.places[0]:
+                self.folder.write_pictures(self.folder.pictures(cell.name), outcome.pictures)
+        # Numbers differ from slice to slice: a few tell what was warned of.
+        return told | {"slices": rows, "warnings": sorted(said)[:WARNINGS]}
+
+    def _tuning(self, cell: Cell) -> dict[str, Any]:
+        """Return the value whose posterior means have the highest mean PSNR on other slices."""
+        part = Cell(cell.problem, cell.solver, (), FEW_DRAWS, cell.values, cell.tuned_on)
+        path, key = self.folder.tuning(part.name), self.key(part)
+        found = self.folder.read(path, key)
+        if found is None:
+            scores = [self._score(part, value) for value in part.values]
+            best = max(range(len(scores)), key=scores.__getitem__)
+            if scores[best] == -math.inf:
+                raise value_error(cell.solver, "give numbers at one value or more", "none")
+            found = {
+                "key": key,
+                "parameter": cell.entry.parameter,
+                "values": list(part.values),
+                "psnr": [None if score == -math.inf else score for score in scores],
+                "value": part.values[best],
+            }
+            self.folder.write(path, found)
+        return {name: entry for name, entry in found.items() if name != "key"}
+
+    def _score(self, cell: Cell, value: float) -> float:
+        total = 0.0
+        for place in cell.tuned_on:
+            case = self.case(cell.problem, place)
+            prior = self.prior(cell.modality, case.grid) if cell.entry.learned else None
+            solver = cell.entry.make(value, case.posed.lower)
+            try:
+                outcome = evaluated(case, place, solver, case.posed.posterior(prior), cell.draws)
+            except (FloatingPointError, ArithmeticError):
+                return -math.inf  # this value diverges
+            total += outcome.figures["mean"]["psnr"]
+        return total / len(cell.tuned_on)
+
+
+@lru_cache(maxsize=2)
+def _library(root: Path) -> Library:
+    return Library(root)
+
+
+@lru_cache(maxsize=KEPT)
+def _case(root: Path, problem: str, place: Place) -> Case:
+    return PROBLEMS[problem].case(_library(root).fine(place), place.number)
+
+
+@lru_cache(maxsize=8)
+def _prior(path: Path, energy: float | None, grid: Grid, bfloat16: bool) -> Denoiser:
+    execution = None
+    if bfloat16:
+        execution = Execution(microbatch=16, autocast=torch.bfloat16, channels_last=True)
+    return read_slice_prior(path, grid, energy=energy, execution=execution)
