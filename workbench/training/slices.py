@@ -101,7 +101,10 @@ class SliceSource:
         keys = Keys(self.seed, draws=tuple(rows), step=step)
         chances = keys.uniforms((6 * WAVES + 16,), "slices", like=like).tolist()
         cuts = [self._cut(row, size) for row in chances]
-        images = self.contrast.images(torch.stack([image for image, _, _ in cuts]), keys)
+        # Beside a complex volume a real one has no imaginary part.
+        most = max(image.shape[0] for image, _, _ in cuts)
+        whole_images = [F.pad(image, (0, 0, 0, 0, 0, most - image.shape[0])) for image, _, _ in cuts]
+        images = self.contrast.images(torch.stack(whole_images), keys)
         labels = torch.stack([label for _, label, _ in cuts])
         return Batch(images, labels, names=tuple(name for _, _, name in cuts), first=rows.start)
 

@@ -6,7 +6,7 @@ import torch
 from operators.grid import Grid
 from tests.workbench.training.training_cases import world_volume
 from workbench.priors.slice_frame import SliceAxis
-from workbench.training.contrast import Contrast, Hounsfield
+from workbench.training.contrast import Contrast, Hounsfield, Magnetisation
 from workbench.training.slices import Cutting, SliceSource
 from workbench.training.volumes import SliceVolume
 
@@ -122,6 +122,19 @@ def test_weights_choose_among_volumes() -> None:
     names = [name for step in range(25) for name in source.batch(step, range(8), 8).names]
     share = sum("often" in name for name in names) / len(names)
     assert share == pytest.approx(0.9, abs=0.06)
+
+
+def test_real_volumes_stand_beside_complex_ones() -> None:
+    real = world_volume(GRID)
+    turned = real.with_data(torch.polar(real.data.abs(), torch.full_like(real.data, 0.5)))
+    both = [
+        SliceVolume.of(v, subject="s", name="s", fill=0.0) for v in (real.with_data(real.data.abs()), turned)
+    ]
+    law = Magnetisation(gain=0.0, bias=0.0, phase=0.0)
+    mixed = SliceSource(both, law, STILL).batch(1, range(12), 12)
+    alone = SliceSource(both[:1], law, STILL).batch(1, range(12), 12)
+    assert mixed.images.shape == (12, 2, 32, 24)
+    assert torch.allclose(mixed.images.square().sum(dim=1), alone.images.square().sum(dim=1), atol=1e-4)
 
 
 def test_volumes_that_cannot_be_cut_are_refused() -> None:
