@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from workbench.training.batch import Batch
     from workbench.training.objective import Denoising
     from workbench.training.trainer import Report, Trainer
+    from workbench.training.volumes import SliceVolume
     from workbench.volume import Volume
 
 Say = Callable[[str], None]
@@ -105,18 +106,19 @@ def run(
     say("reading volumes")
     make = _maker(subjects or out / "subjects", say)
 
-    def volumes(split: str, share: float) -> Any:
+    def volumes(split: str, share: float) -> tuple[list[SliceVolume], list[SliceVolume]]:
         measured = measured_volumes(manifests, split, data, contrast) if config.data.real else ()
-        made = made_volumes(manifests, split, contrast, make) if share > 0 else ()
-        return mixed([*measured], [*made], share)
+        return [*measured], [*made_volumes(manifests, split, contrast, make)] if share > 0 else []
 
-    trained = volumes("train", config.data.procedural)
-    looked_at = volumes(config.report.split, 0.0 if config.data.hold_out else 0.5)
-    say(f"training on {_listed(counted(trained))}, looking at {_listed(counted(looked_at))}")
+    share, share_looked_at = config.data.procedural, 0.0 if config.data.hold_out else 0.5
+    measured, made = volumes("train", share)
+    others = volumes(config.report.split, share_looked_at)
+    say(f"training on {counted(measured, made)}, looking at {counted(*others)}")
+    trained, looked_at = mixed(measured, made, share), mixed(*others, share_looked_at)
 
     objective = objective_of(config)
     trainer = Trainer(laid_out(network_of(config), device), objective, settings_of(config), device=device)
-    first = "" if warm is None else warmed(trainer, warm)
+    first, before = ("", 0) if warm is None else warmed(trainer, warm)
     identity = identity_of(config, fingerprint_of(trained), first)
     if folder.state.exists():
         file = open_tensors(folder.state)
@@ -127,8 +129,13 @@ def run(
     curve = SliceSource(looked_at, contrast, cutting_of(config), seed=config.seed + LOOKED_AT)
     about = {
         "attribution": _attribution(manifests, config),
-        "data": f"{_listed(counted(trained))}: {'; '.join(sorted({v.subject for v in trained})[:40])}",
-        "facts": {"identity": identity, "config_sha256": config_hash(config), "first_weights": first},
+        "data": ": ".join([counted(measured, made), *_subjects(measured)]),
+        "facts": {
+            "identity": identity,
+            "config_sha256": config_hash(config),
+            "first_weights": first,
+            "steps_before": before,
+        },
     }
     keeper = _Keeper(
         folder, config, objective, trainer, about, curve.batch(0, range(config.report.images), 0), say
@@ -263,7 +270,7 @@ class _Keeper:
         return card_of(
             self.config,
             self.trainer.average.module,  # type: ignore[arg-type]  # the U-Net that it copied
-            steps=self.trainer.step,
+            steps=self.about["facts"]["steps_before"] + self.trainer.step,
             data=self.about["data"],
             attribution=self.about["attribution"],
             metrics=self.metrics,
@@ -297,8 +304,8 @@ def _attribution(manifests: Sequence[Manifest], config: TrainConfig) -> str:
     return "; ".join(dict.fromkeys(f"{e.attribution} ({e.licence})" for e in entries if e.attribution))
 
 
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
+def _subjects(volumes: Sequence[SliceVolume]) -> list[str]:
+    return ["; ".join(sorted({volume.subject for volume in volumes}))] if volumes else []
 
 
 def _clock(seconds: float) -> str:

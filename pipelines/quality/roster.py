@@ -20,7 +20,14 @@ from workbench.solvers.alternating import DAPS, PnPDM
 from workbench.solvers.analytic import FilteredBackProjection
 from workbench.solvers.base import Solver
 from workbench.solvers.best_of import BestOf
-from workbench.solvers.classical import ConjugateGradient, TotalVariation
+from workbench.solvers.classical import (
+    SIRT,
+    ConjugateGradient,
+    PlugAndPlay,
+    Tikhonov,
+    TotalVariation,
+    WaveletSparsity,
+)
 from workbench.solvers.ensembles import AFDPS, TDS, MCGdiff
 from workbench.solvers.guidance import DDNM, DDRM, DDS, DPS, DiffPIR, PiGDM
 from workbench.solvers.variational import REDDiff
@@ -96,6 +103,20 @@ def _cg(value: float | None, lower: float | None) -> Solver[Any]:
     return ConjugateGradient() if value is None else ConjugateGradient(iterations=round(value))
 
 
+def _sirt(value: float | None, lower: float | None) -> Solver[Any]:
+    return SIRT(100 if value is None else round(value), lower=lower)
+
+
+def _tikhonov(value: float | None, lower: float | None) -> Solver[Any]:
+    del lower
+    return Tikhonov(1.0 if value is None else value, "slope")
+
+
+def _wavelets(value: float | None, lower: float | None) -> Solver[Any]:
+    del lower
+    return WaveletSparsity(1.0 if value is None else value, iterations=300)
+
+
 def _tv(value: float | None, lower: float | None) -> Solver[Any]:
     return TotalVariation(1.0 if value is None else value, lower=lower)
 
@@ -109,7 +130,18 @@ _ALL: tuple[Entry, ...] = (
     Entry("FBP", _fbp, parameter="cutoff, hann", values=spaced(0.2, 1.0), products=1),
     Entry("CG", _cg, parameter="iterations", values=(2, 3, 4, 6, 10, 16, 30, 60), products=30),
     Entry("TV", _tv, parameter="weight", values=spaced(1.0, 300.0), untuned=False, products=2000),
-    Entry("DDS", _dds, 50, parameter="iterations", values=(1, 2, 3, 5, 8, 12, 20, 40), products=6),
+    Entry("SIRT", _sirt, parameter="iterations", values=spaced(10, 1000), untuned=False, products=200),
+    Entry("Tikhonov", _tikhonov, parameter="weight", values=spaced(10, 1e5), untuned=False, products=300),
+    Entry("Wavelets", _wavelets, parameter="weight", values=spaced(0.1, 100.0), untuned=False, products=300),
+    Entry(
+        "PlugAndPlay",
+        _plain(PlugAndPlay, "sigma"),
+        200,
+        parameter="sigma",
+        values=spaced(0.01, 0.3),
+        products=30,
+    ),
+    Entry("DDS", _dds, 50, parameter="iterations", values=(2, 3, 5, 8, 12, 20, 40, 80), products=21),
     Entry("DDRM", _plain(DDRM, "eta"), 20, parameter="eta", values=spaced(0.1, 1.0)),
     Entry("DDNM, 50 steps", _plain(DDNM, "eta", steps=50), 50, parameter="eta", values=spaced(0.1, 1.0)),
     Entry(
@@ -124,7 +156,7 @@ _ALL: tuple[Entry, ...] = (
     Entry("DiffPIR", _plain(DiffPIR, "weight"), 100, closed=True),
     Entry("DDNM", _plain(DDNM, "eta"), 100),
     Entry("PiGDM", _plain(PiGDM, "spread"), 200, True, closed=True),
-    Entry("BestOf(DDS, 4)", _plain(BestOf, "runs", inner=DDS()), 200, products=6),
+    Entry("BestOf(DDS, 4)", _plain(BestOf, "runs", inner=DDS()), 200, products=21),
     Entry("DPS", _plain(DPS, "scale"), 1000, True, products=1),
     Entry("REDDiff", _plain(REDDiff, "weight"), 1000, products=1),
     Entry("DAPS", _plain(DAPS, "tolerance"), 1000, closed=True),

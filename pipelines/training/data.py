@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,15 @@ from workbench.training.contrast import Contrast
 from workbench.training.volumes import SliceVolume
 from workbench.volume import Volume
 
-__all__ = ["fingerprint_of", "hold_out", "made_volumes", "measured_volumes", "mixed", "read_manifests"]
+__all__ = [
+    "counted",
+    "fingerprint_of",
+    "hold_out",
+    "made_volumes",
+    "measured_volumes",
+    "mixed",
+    "read_manifests",
+]
 
 #: How a generated subject comes: from a cache or made anew.
 Make = Callable[[GeneratorEntry, int], Volume]
@@ -106,9 +114,14 @@ def fingerprint_of(volumes: Sequence[SliceVolume]) -> str:
     return digest.hexdigest()
 
 
-def counted(volumes: Sequence[SliceVolume]) -> Mapping[str, int]:
-    """Return how many volumes and subjects there are."""
-    return {"volumes": len(volumes), "subjects": len({volume.subject for volume in volumes})}
+def counted(measured: Sequence[SliceVolume], made: Sequence[SliceVolume]) -> str:
+    """Return how much was measured, and how much made."""
+    subjects = len({volume.subject for volume in measured})
+    kinds = (
+        f"{len(measured)} measured volumes of {subjects} subjects" if measured else "",
+        f"{len(made)} generated subjects" if made else "",
+    )
+    return " and ".join(kind for kind in kinds if kind)
 
 
 def _scaled(volumes: Sequence[SliceVolume], share: float) -> list[SliceVolume]:

@@ -41,8 +41,9 @@ def laid_out(network: UNet, device: str) -> UNet:
     return placed
 
 
-def warmed(trainer: Trainer, weights: Path) -> str:
-    """Begin from a file of weights and return its hash."""
+def warmed(trainer: Trainer, weights: Path) -> tuple[str, int]:
+    """Begin from a file of weights; return its hash, and the steps that were taken to it."""
     module = load_weights(weights, trainer.module)
     trainer.warm_start(module.state_dict())
-    return read_card(weights).sha256
+    card = read_card(weights)
+    return card.sha256, card.provenance.steps or 0

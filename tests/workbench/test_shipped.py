@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 import torch
 
@@ -26,6 +28,15 @@ def test_a_shipped_prior_is_small_and_says_where_it_comes_from(name: str) -> Non
     spoken = f"{card.provenance.data} {card.provenance.attribution}"
     for held_out in ("R01-001", "TotalSegmentator", "studyforrest"):
         assert held_out not in spoken
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_git_does_not_ignore_what_is_shipped(name: str) -> None:
+    path = shipped_path(name)
+    ignored = subprocess.run(["git", "check-ignore", "-q", path], cwd=path.parent, check=False).returncode
+    if ignored == 128:
+        pytest.skip("this is no checkout")
+    assert ignored == 1
 
 
 def body(grid: Grid) -> torch.Tensor:

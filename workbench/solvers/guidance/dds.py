@@ -10,8 +10,9 @@ found anew from x.
 What it is off by: with gamma = r^2, r the spread of x given z for an isotropic Gaussian prior, and iterations
 enough, x is the mean of x given z and y, a mean that is taken for a draw: the variance is half to two thirds
 of the posterior's and stays too small at any number of steps. The noise that is kept knows of no data and
-holds the mean back. Few iterations fit the best measured directions alone. A gamma that does not know sigma
-trusts the data too much at the end.
+holds the mean back. Few iterations fit the best measured directions alone: of 20 views of real slices the
+paper's 5 leave a chi-square of four per datum and cost up to 4 dB, 20 meet the data. A gamma that does not
+know sigma trusts the data too much at the end.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class DDS(Descent):
 
     steps: int = 50
     eta: float = 0.85
-    iterations: int = 5
+    iterations: int = 20
     gamma: float | Literal["posterior"] = "posterior"
 
     capabilities: ClassVar[Capabilities] = Capabilities(

@@ -184,7 +184,7 @@ def test_the_spread_is_too_small_at_any_number_of_steps() -> None:
 
 def test_a_step_counts_its_evaluation_and_its_products() -> None:
     posterior = posterior_of("ct", 6)
-    few, more = (sample(posterior, DDS(n, LEVELS), draws=3).record["ledger"] for n in (7, 17))
+    few, more = (sample(posterior, DDS(n, LEVELS, iterations=5), draws=3).record["ledger"] for n in (7, 17))
     assert (few["network_evaluations"], few["backward_passes"]) == (21, 0)
     assert [more[n] - few[n] for n in ("forwards", "adjoints", "grams")] == [30, 30, 150]
 
