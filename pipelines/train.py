@@ -218,7 +218,7 @@ class _Keeper:
         self.say("  rmse at sigma " + "  ".join(f"{level:g}: {rmse:.4f}" for level, rmse in curve.items()))
         from pipelines.training.pictures import page_of_draws
 
-        page = page_of_draws(self.trainer.average.module, self._card(), self.config.data, self.config.seed)
+        page = page_of_draws(self.trainer.average.module, self._card(), self.config.seed)
         _write_picture(self.folder.samples / f"step-{step:07d}.png", page)
 
     def _finish(self) -> None:

@@ -14,8 +14,9 @@ import torch
 
 from operators.errors import value_error
 from pipelines.quality.bench import Bench, Folder
+from pipelines.quality.cards import card_page, portrait
 from pipelines.quality.cells import Cell, cells, fast_cells
-from pipelines.quality.denoising import curves, denoising
+from pipelines.quality.denoising import denoising
 from pipelines.quality.pictures import montage, page
 from pipelines.quality.problems import PROBLEMS
 from pipelines.quality.queue import Costs, cores, run
@@ -24,12 +25,14 @@ from pipelines.quality.subjects import Modality, Place, held_out, others, stand_
 from pipelines.quality.summary import committed, floors, markdown, rows_of
 from workbench.io.weights import read_card
 from workbench.io.whole import written_whole
+from workbench.shipped import shipped_path
 
 ABOUT = """\
 Solvers on real subjects that no prior was trained on. Every cell, a solver on a problem, is a file in the
 work folder; the same call goes on where it was stopped, by whatever. All of it takes some hours on two cores:
 --minutes stops in time."""
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+CARDS = shipped_path("ct-slice").parent
 #: What the picture of the documentation shows.
 SHOWN = (
     ("ct20", ("FBP", "TV (tuned)", "DDS", "DiffPIR, 50 steps", "PiGDM, 50 steps")),
@@ -70,11 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "quality.md": markdown(rows, facts).encode(),
         "quality.png": montage(bench, wanted, SHOWN),
     }
-    if "denoising" in told:
-        written["quality-priors.png"] = curves(told["denoising"])
-    _write(folder.path, written | {"quality.html": page(bench, wanted, rows).encode()})
+    cards: dict[str, bytes] = {}
+    for modality, found in told.get("denoising", {}).items():
+        name = f"{modality}-slice"
+        page_of_card = card_page(name, read_card(bench.file_of(modality)), found)
+        cards |= {f"{name}.md": page_of_card.encode(), f"{name}.png": portrait(bench, modality, found)}
+    _write(folder.path, written | cards | {"quality.html": page(bench, wanted, rows).encode()})
     if chosen.publish:
         _write(DOCS, written)
+        _write(CARDS, cards)
     print(markdown(rows, facts))
     _say(f"tables, page and pictures: {folder.path / 'quality.html'}")
     # A fast run says whether everything runs.
@@ -145,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--mr-weights", type=Path, metavar="FILE", help="another prior than the shipped mr-slice")
     add("--bfloat16", action="store_true", help="networks in bfloat16")
     add("--folder", type=Path, default=Path(".quality"), help="of cells and results (.quality)")
-    add("--publish", action="store_true", help="write docs/quality.json, .md and .png, too")
+    add("--publish", action="store_true", help="write docs/quality.* and cards, too")
     return parser
 
 

@@ -29,7 +29,7 @@ INTERVALS = ("ct20", 64)
 #: What an evaluation and its backward pass take, in evaluations.
 BACKWARD = 2.4
 #: Solvers of that one.
-INTERVAL_SOLVERS = ("DDS",)
+INTERVAL_SOLVERS = ("DDS", "DiffPIR, 50 steps", "PiGDM, 50 steps")
 #: What runs in less than a minute.
 FAST_PROBLEMS, FAST_SOLVERS = ("ct20", "mri4"), ("FBP", "CG", "TV", "DDS", "DDRM")
 

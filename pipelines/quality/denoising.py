@@ -6,14 +6,12 @@ on slices of other subjects; the prior has none.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from operators.extras import require
 from operators.grid import Grid
 from operators.space import Space
 from pipelines.quality.bench import Bench
@@ -34,7 +32,7 @@ from workbench.priors.total_variation import TotalVariationDenoiser
 from workbench.random import Keys
 from workbench.solvers.integrator import Integrator
 
-__all__ = ["curves", "denoising", "errors", "images_of"]
+__all__ = ["denoising", "errors", "images_of"]
 
 #: Levels in the units of the priors: thousands of HU, and the 0.99 quantile of the magnitude.
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -126,25 +124,3 @@ def _spectra(bench: Bench, modality: Modality) -> dict[str, Any]:
         "real": radial_spectrum(truth).tolist(),
         "numbers": [len(u), len(truth)],
     }
-
-
-def curves(found: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Return a PNG: errors by level and spectra, a row for each prior."""
-    require("matplotlib", feature="Pictures of the comparison", extra="io")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3 * len(found)), dpi=90, layout="constrained")
-    panels = figure.subplots(len(found), 2, squeeze=False)
-    for (modality, facts), (left, right) in zip(found.items(), panels, strict=True):
-        for name in ("prior", "non-local means", "TV"):
-            left.loglog(facts["levels"], facts[name], marker=".", label=name)
-        left.set(xlabel="sigma", ylabel="rms error / sigma", title=f"{modality}-slice")
-        left.legend()
-        spectrum = facts["spectrum"]
-        for name in ("real", "draws"):
-            right.loglog(spectrum["cycles_per_mm"][1:], spectrum[name][1:], label=name)
-        right.set(xlabel="cycles per mm", ylabel="power", title="real slices and unconditional draws")
-        right.legend()
-    written = io.BytesIO()
-    figure.savefig(written, format="png")
-    return written.getvalue()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from operators.grid import Grid
 from operators.space import Space
-from pipelines.config.training import DataConfig, TrainConfig
+from pipelines.config.training import TrainConfig
 from workbench import Posterior, sample
 from workbench.integration import LogUniform, dpm_solver_plus_plus
 from workbench.priors.network import Card, Execution, NetworkPrior
@@ -31,14 +31,17 @@ RINGS = 16
 EVALUATIONS = 24
 
 
-def page_of_draws(module: nn.Module, card: Card, data: DataConfig, seed: int) -> NDArray[np.uint8]:
-    """Return a sheet with a row of draws for each axis."""
-    window = (-1.0, 0.4) if data.contrast == "hounsfield" else (0.0, 1.1)
+def page_of_draws(module: nn.Module, card: Card, seed: int) -> NDArray[np.uint8]:
+    """Return a sheet with a row of draws for each axis, of a prior of slices."""
+    window = (0.0, 1.1) if card.training.is_complex else (-1.0, 0.4)
+    slices = card.provenance.notes["slices"]
+    shortest, longest = slices["spacing"]
     # Rather coarse, so that a slice shows a whole body.
-    spacing = (data.spacing[0] * data.spacing[1] ** 3) ** 0.25
+    spacing = (shortest * longest**3) ** 0.25
+    size = tuple(slices["sizes"][0])
     rows = []
     for axis in SliceAxis:
-        images = drawn(module, card, axis=axis, spacing=spacing, size=data.sizes[0], count=COLUMNS, seed=seed)
+        images = drawn(module, card, axis=axis, spacing=spacing, size=size, count=COLUMNS, seed=seed)
         rows.append(shades(images.cpu(), window))
     return sheet(np.concatenate(rows), COLUMNS)
 

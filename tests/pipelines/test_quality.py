@@ -49,7 +49,7 @@ def weights(folder: Path, *, is_complex: bool = False) -> Path:
         data_sd=0.5,
         noise_range=(0.002, 80.0),
     )
-    notes = {"slices": {"frame": 1, "spacing": [1.0, 20.0]}}
+    notes = {"slices": {"frame": 1, "spacing": [1.0, 20.0], "sizes": [[32, 32]], "axes": ["axial"]}}
     card = Card(Architecture.of(network), EDMOutput(0.5), Labelled(LABELS), training, Provenance(notes=notes))
     return write_network(folder / f"{'mr' if is_complex else 'ct'}.safetensors", network, card)
 

@@ -13,9 +13,12 @@ from operators.space import Space
 from pipelines.quality import denoising as module
 from pipelines.quality import subjects
 from pipelines.quality.bench import Bench, Folder
-from pipelines.quality.denoising import LEVELS, curves, denoising, errors
+from pipelines.quality.cards import card_page, portrait
+from pipelines.quality.denoising import LEVELS, denoising, errors
 from pipelines.quality.subjects import stand_in
+from pipelines.training import pictures
 from tests.pipelines.test_quality import weights
+from workbench.io.weights import read_card
 from workbench.priors.gaussian import SpectralGaussian
 from workbench.random import Keys
 
@@ -43,6 +46,19 @@ def test_errors_and_spectra_of_a_prior_come_once(tmp_path: Path, monkeypatch: py
         assert len(found[name]) == len(LEVELS)
         assert all(0 < value < 1.1 for value in found[name])
     assert len(found["spectrum"]["draws"]) == 17
-    assert curves({"mr": found}).startswith(b"\x89PNG")
     monkeypatch.setattr(module, "errors", None)  # nothing is computed again
     assert denoising(bench, "mr") == found
+
+
+def test_a_card_tells_all_and_shows_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="pictures: [io]")
+    monkeypatch.setattr(pictures, "COLUMNS", 2)
+    bench = Bench(Path("nowhere"), Folder(tmp_path / "work"), {"mr": weights(tmp_path, is_complex=True)})
+    card = read_card(bench.file_of("mr"))
+    found = {"levels": [0.1, 1.0], "slices": 3, "spectrum": {"cycles_per_mm": [0.0, 0.1, 0.2]}}
+    found |= {name: [0.5, 0.25] for name in ("prior", "non-local means", "TV")}
+    found["spectrum"] |= {"real": [3.0, 2.0, 1.0], "draws": [3.0, 2.0, 1.0]}
+    assert portrait(bench, "mr", found).startswith(b"\x89PNG")
+    page = card_page("mr-slice", card, found)
+    for told in (card.sha256, "1 to 20 mm", "axial", "| 0.1 | 0.500 | 0.500 | 0.500 |", "complex"):
+        assert told in page
