@@ -73,10 +73,11 @@ STRAIGHT = ("real", "real to complex", "complex")
 GAUSSIAN: list[tuple[str, Noise]] = [
     *((kind, noise) for kind in STRAIGHT for noise in (Gaussian(0.4), Gaussian(DATUM), correlated(kind))),
     ("real", LogTransmission(2000.0)),
+    ("real", LogTransmission(2000.0, 0.03)),
     ("bent real", Gaussian(0.4)),
     ("bent complex", Gaussian(DATUM)),
     ("bent real to complex", correlated("bent real to complex")),
-    ("bent real", LogTransmission(2000.0)),
+    ("bent real", LogTransmission(2000.0, 0.03)),
 ]
 OTHERS: list[tuple[str, Noise]] = [
     ("real", PoissonTransmission(30.0)),

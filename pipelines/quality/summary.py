@@ -32,8 +32,9 @@ scan of noise.
 "Tuned": one parameter at 8 values, the best mean PSNR on two slices of two other subjects behind the same
 problem. Everything else stands at its class's defaults. PSNR (posterior mean: median and worst slice;
 single draws: median) and SSIM refer to a range of 2000 HU, or the 0.99 quantile of the head's magnitude;
-SSIM is scikit-image's with windows of 7 x 7. Chi^2 is per datum, of the mean and of a draw; the truth
-itself has 5 to 10 behind 1e5 photons, where discretisation weighs more than noise. "Held": of the body's
+SSIM is scikit-image's with windows of 7 x 7. Chi^2 is per datum, of the mean and of a draw; of CT its
+variance is that of counting and of what voxels cannot represent, as torsos out of a seed have it, with which
+real truths have about one. "Held": of the body's
 voxels, the share whose truth lies between the least and the largest draw, and what exact draws would have.
 The last column is the mean difference to tuned TV on the same slices with its 95 % interval (bootstrap over
 slices, which are of few subjects)."""

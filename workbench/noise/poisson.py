@@ -2,7 +2,7 @@
 
 `PoissonTransmission` is that law. `LogTransmission` is its Gaussian approximation in the logarithm,
 
-    y = -log(N / blank),   y | m ~ N(m, 1 / N),
+    y = -log(N / blank),   y | m ~ N(m, 1 / N + excess^2),
 
 good where counts are many. In both, the data are the counts N >= 0.
 """
@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from operators.checks import check_number
 from operators.diagonal import Diagonal
 from operators.errors import value_error
 from operators.space import Space
@@ -131,12 +132,20 @@ class PoissonTransmission(_Transmission):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LogTransmission(_Transmission):
-    """-log(N / blank) ~ N(m, 1 / N), the density of that logarithm; rays that counted nothing count half.
+    """-log(N / blank) ~ N(m, 1 / N + excess^2), the density of that logarithm; no count is taken for half.
 
-    Its name is that of the Gaussian law it is; what its whitened data are, `gaussian_form` says.
+    `excess` is the standard deviation of line integrals beyond that of counting: what electronics add, and
+    what the voxels of a grid cannot represent (`workbench.calibrate.discretisation`). Its name is that of the
+    Gaussian law it is; what its whitened data are, `gaussian_form` says.
     """
 
+    excess: float = 0.0
+
     name: ClassVar[str] = "gaussian"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "excess", check_number(self.excess, "excess", non_negative=True))
 
     def check(self, data: Tensor, space: Space) -> None:
         """Raise unless `data` are counts >= 0; warn of starved rays, once for this law."""
@@ -152,36 +161,40 @@ class LogTransmission(_Transmission):
         return total(0.5 * (weights / (2 * math.pi)).log() - 0.5 * square, data)
 
     def score(self, predicted: Tensor, data: Tensor) -> Tensor:
-        """Return N (y - m)."""
+        """Return w (y - m), w = 1 / (1 / N + excess^2)."""
         integrals, weights = self._logarithm(precise(data, predicted))
         return weights * (integrals - predicted)
 
     def curvature(self, predicted: Tensor, data: Tensor, direction: Tensor) -> Tensor:
-        """Return N d."""
+        """Return w d."""
         del predicted
-        return precise(data, direction).clamp(min=STARVED) * direction
+        return self._weights(precise(data, direction).clamp(min=STARVED)) * direction
 
     def prox(self, point: Tensor, data: Tensor, step: Value) -> Tensor:
-        """Return (point + step N y) / (1 + step N)."""
+        """Return (point + step w y) / (1 + step w)."""
         integrals, weights = self._logarithm(precise(data, point))
         weights = weights * as_step(step, point, data)
         return point + (integrals - point) * (weights / (1 + weights))
 
     def draw(self, predicted: Tensor, keys: Keys, purpose: str = "noise") -> Tensor:
-        """Return real-valued counts N = blank exp(-y), y ~ N(m, 1 / expected count)."""
+        """Return real-valued counts N = blank exp(-y), y ~ N(m, 1 / expected count + excess^2)."""
         check_draws(predicted, keys)
         white = keys.normals(predicted.shape[1:], purpose, like=predicted)
-        return self._rate(predicted + white / self._rate(predicted).clamp(min=STARVED).sqrt())
+        expected = self._rate(predicted).clamp(min=STARVED)
+        return self._rate(predicted + white / self._weights(expected).sqrt())
 
     def gaussian_form(self, data: Tensor, space: Space) -> GaussianForm:
-        """Return W = sqrt(N) and y = -log(N / blank)."""
+        """Return W = sqrt(w) and y = -log(N / blank)."""
         integrals, weights = self._logarithm(data)
         constant = float(0.5 * (double(weights) / (2 * math.pi)).log().sum())
         return GaussianForm(Diagonal(space, weights.sqrt()), integrals, constant)
 
+    def _weights(self, counts: Tensor) -> Tensor:
+        return counts / (1 + self.excess**2 * counts)
+
     def _logarithm(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        weights = counts.clamp(min=STARVED)
-        return self._log_blank(counts) - weights.log(), weights
+        counts = counts.clamp(min=STARVED)
+        return self._log_blank(counts) - counts.log(), self._weights(counts)
 
 
 def lambert(q: Tensor) -> Tensor:

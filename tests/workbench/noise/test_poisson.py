@@ -109,10 +109,11 @@ def test_counts_have_the_mean_and_the_variance_of_their_law() -> None:
     assert torch.allclose(drawn.var(0), rate, rtol=0.06)
 
 
-def test_counts_of_the_logarithm_have_its_mean_and_variance() -> None:
+@pytest.mark.parametrize("excess", [0.0, 0.02])
+def test_counts_of_the_logarithm_have_its_mean_and_variance(excess: float) -> None:
     m = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64)
-    drawn = -(LogTransmission(1e4).draw(m.expand(20000, 3), keys(20000)) / 1e4).log()
-    variance = torch.exp(m) / 1e4
+    drawn = -(LogTransmission(1e4, excess).draw(m.expand(20000, 3), keys(20000)) / 1e4).log()
+    variance = torch.exp(m) / 1e4 + excess**2
     assert torch.allclose(drawn.var(0), variance, rtol=0.05)
     assert ((drawn.mean(0) - m).abs() <= 5 * (variance / 20000).sqrt()).all()
 
@@ -124,6 +125,14 @@ def test_the_logarithm_approximates_many_counts() -> None:
     assert torch.allclose(near.score(m, counts), exact.score(m, counts), rtol=1e-2)
     d = torch.ones(2, dtype=torch.float64)
     assert torch.allclose(near.curvature(m, counts, d), exact.curvature(m, counts, d), rtol=1e-2)
+
+
+def test_what_is_beyond_counting_bounds_the_weights() -> None:
+    counts = torch.tensor([1e2, 1e12], dtype=torch.float64)
+    curvature = LogTransmission(1e12, 0.1).curvature(torch.zeros(2), counts, torch.ones_like(counts))
+    assert curvature.tolist() == pytest.approx([50.0, 100.0])
+    with pytest.raises(ValueError, match="`excess` must be a finite number >= 0, got -0.1"):
+        LogTransmission(1e4, -0.1)
 
 
 def test_starved_rays_are_told_of_once() -> None:
