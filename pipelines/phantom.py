@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
-import inspect
 import json
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
@@ -152,25 +150,11 @@ def write(
 
 
 def _draw(kind: SubjectKind, seed: int, contrast: str | None, lesions: int) -> Subject:
-    if kind is SubjectKind.TORSO:
-        from workbench.anatomy.torso import Torso
+    from workbench.anatomy import Brain, Torso
 
+    if kind is SubjectKind.TORSO:
         return Torso.draw(seed, contrast=contrast, lesions=lesions)
-    try:
-        brain = importlib.import_module("workbench.anatomy.brain")
-    except ModuleNotFoundError as error:
-        if error.name != "workbench.anatomy.brain":
-            raise
-        raise value_error(
-            "kind", "be what this version draws: torso", f"'{kind}'", "Brains come later."
-        ) from error
-    options: dict[str, Any] = {} if contrast is None else {"contrast": contrast}
-    if lesions:
-        if "lesions" not in inspect.signature(brain.Brain.draw).parameters:
-            raise value_error("lesions", "be 0 for a brain", lesions, "Leave --lesions out.")
-        options["lesions"] = lesions
-    subject: Subject = brain.Brain.draw(seed, **options)
-    return subject
+    return Brain.draw(seed, contrast=contrast, lesions=lesions)
 
 
 def _movement(
@@ -178,8 +162,7 @@ def _movement(
 ) -> tuple[Movement, Grid]:
     """Return the movement of `subject`, and the grid of its frames."""
     from operators.grid import Grid, TimeAxis
-    from workbench.anatomy.motion import Beating, Breathing
-    from workbench.anatomy.torso import Torso
+    from workbench.anatomy.torso import Beating, Breathing, Torso
 
     if not isinstance(subject, Torso):
         got = f"{motion} of a {type(subject).__name__.lower()}"

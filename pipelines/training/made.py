@@ -22,17 +22,9 @@ STEPS = {"HU": 1.0, "": 4096.0}
 
 def made(entry: GeneratorEntry, seed: int) -> Volume:
     """Return the image of a subject."""
-    from workbench.anatomy.subject import Subject
+    from workbench.anatomy import Brain, Torso
 
-    subject: Subject
-    if entry.kind == "torso":
-        from workbench.anatomy.torso import Torso
-
-        subject = Torso.draw(seed)
-    else:
-        from workbench.anatomy.brain import Brain
-
-        subject = Brain.draw(seed)
+    subject = Torso.draw(seed) if entry.kind == "torso" else Brain.draw(seed)
     return subject.render(subject.grid(entry.spacing), supersample=1).image
 
 

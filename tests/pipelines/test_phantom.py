@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from pipelines.cli import main
-from workbench.anatomy import Torso
+from workbench.anatomy import Brain, Torso
 
 pytest.importorskip("nibabel", reason="phantoms are NIfTI: [io]")
 pytest.importorskip("typer", reason="a verb: [cli]")
@@ -67,13 +66,22 @@ def test_motion_has_frames_and_their_displacements(
     assert ((values - frames.data[1].flatten()).abs() < 2).float().mean() > 0.98
 
 
-def test_a_brain_that_is_not_there_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "workbench.anatomy.brain", None)
-    assert main(["phantom", "brain", "--out", str(tmp_path / "out")]) == 2
-    assert "`kind` must be what this version draws: torso, got 'brain'" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+def test_a_brain_with_a_lesion_round_trips(tmp_path: Path) -> None:
+    options = ["--seed", "2", "--spacing", "12", "--lesions", "1", "--contrast", "flair"]
+    assert main(["phantom", "brain", *options, "--out", str(tmp_path)]) == 0
+    brain = Brain.draw(2, contrast="flair", lesions=1)
+    rendered = brain.render(brain.grid(12.0), supersample=1)
+    assert torch.equal(read_nifti(tmp_path / "brain-0002.nii.gz").data, rendered.image.data)
+    assert torch.equal(read_nifti(tmp_path / "brain-0002-labels.nii.gz").data, rendered.labels.data)
+    record = json.loads((tmp_path / "brain-0002.json").read_text())
+    assert (record["subject"], record["unit"], record["label_names"]["16"]) == ("brain", "", "white")
+    assert tuple(record["lesions"][0]["centre"]) == brain.lesions[0].centre
+    assert record["parameters"]["inner"]["cortex"]["thickness"] == brain.inner.cortex.thickness
+
+
+def test_a_brain_does_not_breathe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["phantom", "brain", "--motion", "breathing", "--out", str(tmp_path)]) == 2
+    assert "`motion` must be left out: only a torso breathes and beats" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ from workbench.volume import Volume
 __all__ = ["Lesion", "Rendered", "Subject"]
 
 Point = tuple[float, float, float]
+
+#: What `Subject.values` is: values and labels at world points.
+Look = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 #: Points evaluated at once: temporaries fit into a core's cache, and the box is small enough to cull by.
 BRICK = 2**15

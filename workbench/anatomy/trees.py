@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.anatomy.fields import Dice
-from workbench.anatomy.shapes import Tubes
+from workbench.anatomy.dice import Dice
+from workbench.anatomy.tubes import Tubes
 
 __all__ = ["Path", "grow", "mirrored", "points_in", "strung"]
 
@@ -25,7 +25,7 @@ def points_in(
     dice: Dice, name: str, count: int, box: tuple[Points, Points], inside: Callable[[Tensor], Tensor]
 ) -> Points:
     """Return up to `count` points (m, 3) of the box where `inside`, of points (3, n), is true."""
-    share = dice.table(name, 6 * count, 3).numpy()
+    share = dice.uniforms(name, 6 * count, 3).numpy()
     points: Points = box[0] + share * (box[1] - box[0])
     kept = inside(torch.from_numpy(points.T).float()).numpy()
     chosen: Points = points[kept][:count]
