@@ -31,7 +31,7 @@ def portrait(bench: Bench, modality: Modality, found: Mapping[str, Any]) -> byte
     path = bench.file_of(modality)
     card = read_card(path)
     draws = page_of_draws(load_weights(path, card.architecture.build()), card, SEED)
-    figure = Figure(figsize=(9, 6.6), dpi=115, layout="constrained")
+    figure: Any = Figure(figsize=(9, 6.6), dpi=115, layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(3.4, 3.0))
     shown = above.subplots()
     shown.imshow(draws, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
