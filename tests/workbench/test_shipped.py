@@ -39,6 +39,16 @@ def test_git_does_not_ignore_what_is_shipped(name: str) -> None:
     assert ignored == 1
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_history_holds_three_versions_of_the_weights_at_most(name: str) -> None:
+    path = shipped_path(name)
+    command = ["git", "log", "--format=%h", "--", path.name]
+    log = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
+    if log.returncode:
+        pytest.skip("this is no checkout")
+    assert len(log.stdout.split()) <= 3
+
+
 def body(grid: Grid) -> torch.Tensor:
     """Return a disc of water with a vertebra, in thousands of HU, and air around."""
     _, rows, columns = grid.shape
