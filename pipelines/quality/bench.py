@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
+import subprocess
 import time
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +26,7 @@ from pipelines.quality.evaluation import RefusedError, evaluated
 from pipelines.quality.posed import Case
 from pipelines.quality.problems import PROBLEMS
 from pipelines.quality.subjects import ENERGY, Library, Modality, Place
+from workbench.engine.guards import DivergedError
 from workbench.io.slice_prior import read_slice_prior
 from workbench.io.weights import read_card
 from workbench.io.whole import written_whole
@@ -29,7 +34,7 @@ from workbench.priors.base import Denoiser
 from workbench.priors.network import Execution
 from workbench.shipped import SHIPPED, shipped_path
 
-__all__ = ["Bench", "Folder"]
+__all__ = ["Bench", "Folder", "commit"]
 
 #: Slices whose data a process keeps.
 KEPT = 32
@@ -59,7 +64,12 @@ class Folder:
         """Return what is in a file, None where there is none or it has another key."""
         if not path.exists():
             return None
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            return None  # cut short by a full disk or a loss of power
+        if not isinstance(found, dict):
+            return None
         return found if not key or found.get("key") == key else None
 
     def write(self, path: Path, content: dict[str, Any]) -> None:
@@ -67,19 +77,19 @@ class Folder:
         self._bytes(path, json.dumps(content, indent=1).encode())
 
     def write_pictures(self, path: Path, pictures: dict[str, Tensor]) -> None:
-        """Write pictures in half precision."""
+        """Write pictures in single precision: attenuation is of thousandths, magnitudes of hundreds."""
         held = io.BytesIO()
-        # Attenuation in 1/mm is small for half precision: thousandths are kept.
-        arrays: dict[str, Any] = {name: (1000 * x).half().numpy() for name, x in pictures.items()}
+        arrays: dict[str, Any] = {name: x.float().numpy() for name, x in pictures.items()}
         np.savez_compressed(held, **arrays)
         self._bytes(path, held.getvalue())
 
     def read_pictures(self, path: Path) -> dict[str, Tensor]:
-        """Return what `write_pictures` wrote."""
+        """Return what `write_pictures` wrote, nothing where it is not there or damaged."""
         if not path.exists():
             return {}
-        with np.load(path) as held:
-            return {name: torch.from_numpy(held[name]).float() / 1000 for name in held.files}
+        with contextlib.suppress(ValueError, EOFError, zipfile.BadZipFile), path.open("rb") as file:
+            return {name: torch.from_numpy(array) for name, array in np.load(file).items()}
+        return {}
 
     def _bytes(self, path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,30 +140,43 @@ class Bench:
         """Return the record of a cell that was computed, None where it has to be."""
         return self.folder.read(self.folder.cell(cell.name), self.key(cell))
 
+    def settled(self, cell: Cell) -> bool:
+        """Return whether a cell need not be computed; what failed for want of memory, say, is tried again."""
+        found = self.done(cell)
+        return found is not None and found["status"] != "failed"
+
     def computed(self, cell: Cell) -> dict[str, Any]:
         """Return the record of a cell: the one in its file, or a new one, which is written."""
         found = self.done(cell)
-        if found is not None:
+        if found is not None and self.settled(cell):
             return found
-        definition, began = self.definition(cell), time.perf_counter()
-        record: dict[str, Any] = {
+        began = time.perf_counter()
+        try:
+            told = self._slices(cell)
+        except RefusedError as error:
+            told = {"status": "refused", "reason": str(error)}
+        except DivergedError as error:
+            told = {"status": "diverged", "reason": str(error)}
+        except Exception as error:
+            # A mistake, or too little memory: a row says so, and the others go on.
+            told = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        return self.recorded(cell, {**told, "wall_seconds": time.perf_counter() - began})
+
+    def recorded(self, cell: Cell, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the record of a cell, which was computed unless `told` has another status."""
+        definition = self.definition(cell)
+        record = {
             "key": key_of(definition),
             "problem": cell.problem,
             "solver": cell.label,
             "entry": cell.solver,
             "tuned": cell.tuned,
             "draws": cell.draws,
+            "commit": commit(),
             "definition": definition,
             "status": "done",
+            **told,
         }
-        try:
-            record |= self._slices(cell)
-        except RefusedError as error:
-            record |= {"status": "refused", "reason": str(error)}
-        except Exception as error:
-            # A run that diverged, or a mistake: a row says so, and the others go on.
-            record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        record["wall_seconds"] = time.perf_counter() - began
         self.folder.write(self.folder.cell(cell.name), record)
         return record
 
@@ -163,7 +186,10 @@ class Bench:
 
     def prior(self, modality: Modality, grid: Grid) -> Denoiser:
         """Return the prior over a slice, as its users have it."""
-        return _prior(self.file_of(modality), ENERGY if modality == "ct" else None, grid, self.bfloat16)
+        path = self.file_of(modality)
+        # The hash is a part of what is kept: the file may change while a process runs.
+        sha256 = read_card(path).sha256
+        return _prior(path, sha256, ENERGY if modality == "ct" else None, grid, self.bfloat16)
 
     def _slices(self, cell: Cell) -> dict[str, Any]:
         told: dict[str, Any] = {}
@@ -171,19 +197,26 @@ class Bench:
         if cell.tuned:
             told["tuning"] = self._tuning(cell)
             value = told["tuning"]["value"]
-        rows, said = [], set[str]()
+        rows, lost, said = [], list[str](), set[str]()
         for place in cell.places:
             case = self.case(cell.problem, place)
             prior = self.prior(cell.modality, case.grid) if cell.entry.learned else None
             solver = cell.entry.make(value, case.posed.lower)
-            outcome = evaluated(case, place, solver, case.posed.posterior(prior), cell.draws)
+            try:
+                outcome = evaluated(case, place, solver, case.posed.posterior(prior), cell.draws)
+            except DivergedError as error:
+                lost.append(f"{place.volume}, {place.axis} {place.share:.2f}: {error}")
+                continue
             figures = dict(outcome.figures)
             said.update(figures.pop("warnings", ()))
             rows.append(figures)
             if place == cell.places[0]:
                 self.folder.write_pictures(self.folder.pictures(cell.name), outcome.pictures)
+        if not rows:
+            raise DivergedError(lost[0])
         # Numbers differ from slice to slice: a few tell what was warned of.
-        return told | {"slices": rows, "warnings": sorted(said)[:WARNINGS]}
+        told |= {"slices": rows, "warnings": sorted(said)[:WARNINGS]}
+        return told | {"lost": lost} if lost else told
 
     def _tuning(self, cell: Cell) -> dict[str, Any]:
         """Return the value whose posterior means have the highest mean PSNR on other slices."""
@@ -213,10 +246,21 @@ class Bench:
             solver = cell.entry.make(value, case.posed.lower)
             try:
                 outcome = evaluated(case, place, solver, case.posed.posterior(prior), cell.draws)
-            except (FloatingPointError, ArithmeticError):
-                return -math.inf  # this value diverges
+            except DivergedError:
+                return -math.inf
             total += outcome.figures["mean"]["psnr"]
         return total / len(cell.tuned_on)
+
+
+@lru_cache(maxsize=1)
+def commit() -> str:
+    """Return the commit that this process runs, with a + where files were changed; nothing outside git."""
+    command = ["git", "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
+    with contextlib.suppress(OSError):
+        here = Path(__file__).parent
+        told = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+        return told.stdout.strip()
+    return ""
 
 
 @lru_cache(maxsize=2)
@@ -230,7 +274,9 @@ def _case(root: Path, problem: str, place: Place) -> Case:
 
 
 @lru_cache(maxsize=8)
-def _prior(path: Path, energy: float | None, grid: Grid, bfloat16: bool) -> Denoiser:
+def _prior(path: Path, sha256: str, energy: float | None, grid: Grid, bfloat16: bool) -> Denoiser:
+    if read_card(path).sha256 != sha256:
+        raise value_error("weights", "stay what they are while they are read", str(path))
     execution = None
     if bfloat16:
         execution = Execution(microbatch=16, autocast=torch.bfloat16, channels_last=True)

@@ -18,7 +18,7 @@ from pipelines.quality.bench import Bench
 from pipelines.quality.cells import Cell
 from pipelines.quality.posed import Reference
 from pipelines.quality.problems import PROBLEMS
-from pipelines.quality.summary import ABOUT, HEADS, Row, entries_of, floors
+from pipelines.quality.summary import ABOUT, HEADS, Row, entries_of, floor_line, floors
 
 __all__ = ["montage", "page", "shade"]
 
@@ -56,11 +56,7 @@ def page(bench: Bench, cells: Sequence[Cell], rows: Sequence[Row]) -> str:
         f"<style>{STYLE}</style><h1>Solvers on held-out subjects</h1>",
         *(f"<p>{html.escape(part)}</p>" for part in ABOUT.split("\n\n")),
         "<ul>",
-        *(
-            f"<li>{one['problem']}: {html.escape(one['default'])} is {one['verdict']} tuned TV, "
-            f"{one['beside'][0]:+.2f} dB ({one['beside'][1]:+.2f} to {one['beside'][2]:+.2f})</li>"
-            for one in floors(rows)
-        ),
+        *(f"<li>{one['problem']}: {html.escape(floor_line(one))}</li>" for one in floors(rows)),
         "</ul>",
     ]
     for name in dict.fromkeys(row["problem"] for row in rows):
@@ -121,6 +117,8 @@ def _answers(bench: Bench, cells: Sequence[Cell]) -> Iterator[tuple[str, Referen
         if record is None or record["status"] != "done":
             continue
         images = bench.folder.read_pictures(bench.folder.pictures(cell.name))
+        if "mean" not in images:
+            continue  # the first slice was lost, or the file was
         reference = bench.case(cell.problem, cell.places[0]).reference
         images["error"] = images["mean"] - reference.truth[0]
         yield cell.label, reference, images

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -26,6 +28,8 @@ __all__ = ["Costs", "run"]
 #: From this share of the work on the time left follows the time taken.
 KNOWN = 0.05
 
+#: Why a cell has no figures whose process is gone.
+KILLED = "its process was killed, for want of memory perhaps"
 #: Slices in a batch that an evaluation is timed with, and how often.
 BATCH, TIMES = 8, 3
 #: Seconds that a step takes beside network and operator, and those of A^H A, per slice.
@@ -74,7 +78,7 @@ def run(
     After `minutes` no cell is begun; those that run are finished. The next call goes on.
     """
     began = time.monotonic()
-    open_ = [cell for cell in cells if bench.done(cell) is None]
+    open_ = [cell for cell in cells if not bench.settled(cell)]
     planned = sum(costs.seconds(cell) for cell in open_) / jobs
     say(f"{len(cells)} cells, {len(cells) - len(open_)} of them done; about {_span(planned)} to go")
     done = 0.0
@@ -111,20 +115,51 @@ def _spread(
     late: Callable[[], bool],
     tell: Callable[[Cell, dict[str, Any]], None],
 ) -> None:
-    waiting = list(cells)
+    """Compute cells in processes of their own; those that lose one are tried again, one by one.
+
+    A process that is killed, for want of memory say, takes all that run beside it along: only a cell that is
+    alone when it happens is known to be the cause, and is recorded as failed.
+    """
+    waiting = deque(cells)
+    suspects = _through(bench, waiting, jobs, late, tell)
+    while waiting or suspects:
+        if late():
+            return
+        for cell in suspects:
+            if _through(bench, deque([cell]), 1, late, tell):
+                tell(cell, bench.recorded(cell, {"status": "failed", "reason": KILLED, "wall_seconds": 0.0}))
+        suspects = _through(bench, waiting, jobs, late, tell)
+
+
+def _through(
+    bench: Bench,
+    waiting: deque[Cell],
+    jobs: int,
+    late: Callable[[], bool],
+    tell: Callable[[Cell, dict[str, Any]], None],
+) -> list[Cell]:
+    """Work off `waiting`; return the cells that ran when a process was lost, none where all went well."""
     running: dict[Future[dict[str, Any]], Cell] = {}
+    lost: list[Cell] = []
     threads = min(torch.get_num_threads(), max(1, cores() // jobs))
     # Forked threads of torch would wait for ever.
     with ProcessPoolExecutor(
         jobs, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)
     ) as pool:
         while running or (waiting and not late()):
-            while waiting and len(running) < jobs and not late():
-                cell = waiting.pop(0)
+            while waiting and len(running) < jobs and not late() and not lost:
+                cell = waiting.popleft()
                 running[pool.submit(bench.computed, cell)] = cell
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                tell(running.pop(future), future.result())
+                cell = running.pop(future)
+                try:
+                    tell(cell, future.result())
+                except BrokenProcessPool:
+                    lost.append(cell)
+            if lost and not running:
+                break
+    return lost
 
 
 def cores() -> int:

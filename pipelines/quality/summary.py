@@ -10,12 +10,16 @@ from pipelines.quality.metrics import mean_interval, median
 from pipelines.quality.problems import CORE, PROBLEMS
 from pipelines.quality.roster import BASELINE, DEFAULT, ENTRIES
 
-__all__ = ["ABOUT", "HEADS", "Row", "committed", "entries_of", "floors", "markdown", "rows_of"]
+__all__ = ["ABOUT", "HEADS", "Row", "committed", "entries_of", "floor_line", "floors", "markdown", "rows_of"]
 
 Row = dict[str, Any]
 #: Of figures whose lower values are better the worst is the largest.
 BETTER_LOW = ("nrmse",)
 DIGITS = 5
+#: What is told of a cell besides its row.
+KEPT = (
+    "problem", "solver", "status", "reason", "draws", "tuning", "slices", "lost", "warnings", "key", "commit",
+)  # fmt: skip
 #: Of the tables.
 HEADS = (
     "solver", "slices x draws", "PSNR, worst", "draw", "SSIM", "NRMSE", "chi^2, draw",
@@ -53,24 +57,23 @@ def rows_of(records: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def floors(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return, for each core problem, where the default solver stands beside the tuned baseline."""
-    found = []
-    for name in CORE:
-        default = DEFAULT[PROBLEMS[name].modality]
-        plain = [row for row in rows if (row["problem"], row["solver"]) == (name, default)]
-        if plain and plain[0].get("beside"):
-            mean, low, high = plain[0]["beside"]
-            verdict = "above" if low > 0 else "below" if high < 0 else "level"
-            found.append(
-                {
-                    "problem": name,
-                    "default": default,
-                    "beside": [mean, low, high],
-                    "verdict": verdict,
-                    "held": verdict != "below",
-                }
-            )
-    return found
+    """Return, for each core problem, where the default solver stands beside the tuned baseline.
+
+    Held is what was measured and is not below; of what is missing the verdict says so.
+    """
+    return [_floor(name, DEFAULT[PROBLEMS[name].modality], rows) for name in CORE]
+
+
+def _floor(name: str, default: str, rows: Sequence[Row]) -> dict[str, Any]:
+    told: dict[str, Any] = {"problem": name, "default": default}
+    plain = [row for row in rows if (row["problem"], row["solver"]) == (name, default)]
+    beside = plain[0].get("beside") if plain else None
+    if not beside or not all(map(math.isfinite, beside)):
+        why = plain[0]["status"] if plain and plain[0]["status"] != "done" else "not measured"
+        return told | {"verdict": why, "held": False}
+    _, low, high = beside
+    verdict = "above" if low > 0 else "below" if high < 0 else "level"
+    return told | {"beside": list(beside), "verdict": verdict, "held": verdict != "below"}
 
 
 def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
@@ -84,8 +87,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
 def committed(records: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return everything in one piece, without what the definition of a cell says again."""
     rows = rows_of(records)
-    kept = ("problem", "solver", "status", "reason", "draws", "tuning", "slices", "warnings", "key")
-    cells = [{name: record[name] for name in kept if name in record} for record in records]
+    cells = [{name: record[name] for name in KEPT if name in record} for record in records]
     told: dict[str, Any] = _short(
         {"facts": dict(facts), "floors": floors(rows), "rows": rows, "cells": cells}
     )
@@ -98,6 +100,7 @@ def _row(record: Mapping[str, Any], baseline: Mapping[Any, float]) -> Row:
         return row | {"reason": record["reason"]}
     slices = record["slices"]
     row |= {"slices": len(slices), "draws": slices[0]["rows"], "kind": slices[0]["kind"]}
+    row["lost"] = len(record.get("lost", ()))
     if "tuning" in record:
         row |= {"parameter": record["tuning"]["parameter"], "value": record["tuning"]["value"]}
     for part in ("mean", "draw"):
@@ -134,12 +137,17 @@ def _floor_text(found: Sequence[Mapping[str, Any]]) -> str:
         return ""
     lines = []
     for one in found:
-        mean, low, high = one["beside"]
-        lines.append(
-            f"- {one['problem']}: {one['default']} at its defaults is {one['verdict']}"
-            f" tuned TV, {mean:+.2f} dB ({low:+.2f} to {high:+.2f})"
-        )
+        lines.append(f"- {one['problem']}: {floor_line(one)}")
     return "The floor, posterior means of the default solver without tuning:\n\n" + "\n".join(lines)
+
+
+def floor_line(one: Mapping[str, Any]) -> str:
+    """Return a floor in words, without its problem."""
+    if "beside" not in one:
+        return f"{one['default']} at its defaults beside tuned TV: {one['verdict']}"
+    mean, low, high = one["beside"]
+    place = f"{one['default']} at its defaults is {one['verdict']} tuned TV"
+    return f"{place}, {mean:+.2f} dB ({low:+.2f} to {high:+.2f})"
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -164,7 +172,9 @@ def entries_of(row: Row) -> list[str]:
     beside = "{:+.2f} ({:+.2f} to {:+.2f})".format(*row["beside"]) if "beside" in row else ""
     return [
         row["solver"].replace("tuned", f"tuned:{value}") if value else row["solver"],
-        f"{row['slices']} x {row['draws']}" if several else f"{row['slices']}",
+        f"{row['slices']}"
+        + (f" x {row['draws']}" if several else "")
+        + (f", {row['lost']} lost" if row["lost"] else ""),
         f"{row['mean_psnr']:.2f}, {row['mean_psnr_worst']:.2f}",
         f"{row['draw_psnr']:.2f}" if several else "",
         f"{row['mean_ssim']:.3f}",

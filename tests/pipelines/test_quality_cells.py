@@ -94,7 +94,12 @@ def test_rows_compare_the_slices_that_both_have_and_judge_the_floor() -> None:
     assert 1.0 <= low <= mean <= high <= 2.0
     assert "beside" not in rows["TV (tuned)"]
     for levels, verdict in (([22.0, 31.0], "above"), ([19.0, 31.0], "level"), ([19.0, 29.0], "below")):
-        (found,) = floors(rows_of([baseline, record("DDS", levels)]))
+        found, *others = floors(rows_of([baseline, record("DDS", levels)]))
         assert (found["verdict"], found["held"]) == (verdict, verdict != "below")
+        assert {(one["verdict"], one["held"]) for one in others} == {("not measured", False)}
+    lost = {**record("DDS", []), "status": "diverged", "reason": "sigma"}
+    for default, verdict in ((record("DDS", [float("nan"), 31.0]), "not measured"), (lost, "diverged")):
+        found = floors(rows_of([baseline, default]))[0]
+        assert (found["verdict"], found["held"]) == (verdict, False)
     told = committed([baseline], {"torch": "x"})
     assert json.loads(json.dumps(told))["cells"][0]["tuning"]["value"] == 3.0

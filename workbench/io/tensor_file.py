@@ -126,7 +126,6 @@ def write_tensors(
         mode = partial.stat().st_mode
         save_file(compact, str(partial), metadata={"format": "pt", **metadata})
         partial.chmod(mode)
-        sync(partial)
     sync(target.resolve().parent)
     return target
 

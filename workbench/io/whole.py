@@ -25,6 +25,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         with _named(path, partial):
             yield partial
+            sync(partial)
             partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
