@@ -224,7 +224,8 @@ def test_measured_data_is_not_tracked():
     heavy = [
         name
         for name in listing.stdout.splitlines()
-        if (p := ROOT / name).is_file() and p.stat().st_size > 2**20
+        if (p := ROOT / name).is_file()
+        and p.stat().st_size > 2**20
         # Shipped priors are weights; their size is bounded in tests/workbench/test_shipped.py.
         and not (name.startswith("workbench/shipped/") and name.endswith(".safetensors"))
     ]

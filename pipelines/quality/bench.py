@@ -117,6 +117,13 @@ class Bench:
         """The volumes."""
         return _library(self.data)
 
+    @property
+    def execution(self) -> Execution | None:
+        """How networks are run; None for the default."""
+        if not self.bfloat16:
+            return None
+        return Execution(microbatch=16, autocast=torch.bfloat16, channels_last=True)
+
     def file_of(self, modality: Modality) -> Path:
         """Return the file of a modality's weights; an error where none is given and none shipped."""
         return self.weights.get(modality) or shipped_path(f"{modality}-slice")
@@ -189,7 +196,7 @@ class Bench:
         path = self.file_of(modality)
         # The hash is a part of what is kept: the file may change while a process runs.
         sha256 = read_card(path).sha256
-        return _prior(path, sha256, ENERGY if modality == "ct" else None, grid, self.bfloat16)
+        return _prior(path, sha256, ENERGY if modality == "ct" else None, grid, self.execution)
 
     def _slices(self, cell: Cell) -> dict[str, Any]:
         told: dict[str, Any] = {}
@@ -274,10 +281,9 @@ def _case(root: Path, problem: str, place: Place) -> Case:
 
 
 @lru_cache(maxsize=8)
-def _prior(path: Path, sha256: str, energy: float | None, grid: Grid, bfloat16: bool) -> Denoiser:
+def _prior(
+    path: Path, sha256: str, energy: float | None, grid: Grid, execution: Execution | None
+) -> Denoiser:
     if read_card(path).sha256 != sha256:
         raise value_error("weights", "stay what they are while they are read", str(path))
-    execution = None
-    if bfloat16:
-        execution = Execution(microbatch=16, autocast=torch.bfloat16, channels_last=True)
     return read_slice_prior(path, grid, energy=energy, execution=execution)

@@ -48,7 +48,16 @@ Make = Callable[[Space], Denoiser]
 def denoising(bench: Bench, modality: Modality) -> dict[str, Any]:
     """Return errors by level and spectra, JSON-able; those of the file where the weights are the same."""
     path = bench.file_of(modality)
-    key = key_of({"version": VERSION, "weights": read_card(path).sha256, "bfloat16": bench.bfloat16})
+    places = (*held_out(modality), *others(modality))
+    key = key_of(
+        {
+            "version": VERSION,
+            "weights": read_card(path).sha256,
+            "bfloat16": bench.bfloat16,
+            "slices": [{**place.facts(), "data": bench.library.identity(place)} for place in places],
+            "tried": [LEVELS, BANDWIDTHS, STRENGTHS, DRAWS, EVALUATIONS],
+        }
+    )
     where = bench.folder.path / f"denoising-{modality}.json"
     found = bench.folder.read(where, key)
     if found is not None:
@@ -59,7 +68,7 @@ def denoising(bench: Bench, modality: Modality) -> dict[str, Any]:
     def network(space: Space) -> Denoiser:
         if space.grid is None:
             raise TypeError("a slice lies on a grid.")
-        return read_slice_prior(path, space.grid)
+        return read_slice_prior(path, space.grid, execution=bench.execution)
 
     found = {"key": key, "levels": list(LEVELS), "slices": len(tests), "prior": errors(tests, network)}
     for name, values, make in (
@@ -111,7 +120,7 @@ def _spectra(bench: Bench, modality: Modality) -> dict[str, Any]:
     places = [place for place in places if place.volume == places[0].volume]
     real = [images_of(bench, place) for place in places]
     grid = real[0][1]
-    prior = read_slice_prior(bench.file_of(modality), grid)
+    prior = read_slice_prior(bench.file_of(modality), grid, execution=bench.execution)
     solver = Integrator(dpm_solver_plus_plus(LogUniform(80.0, 0.005).times(EVALUATIONS), order=2))
     draws = sample(Posterior(prior), solver, draws=DRAWS, seed=SEED).tensor()
     u = prior.units.normalised(draws)[:, 0]

@@ -63,6 +63,9 @@ def evaluated(case: Case, place: Place, solver: Solver[Any], posterior: Posterio
         "operator_calls": ledger["operator_calls"] / len(rows),
         "seconds": seconds,
     }
+    if not rows.is_complex():
+        # A reference is a magnitude: the phase of a complex truth is not in it.
+        figures["truth_chi2"] = case.posed.misfit(case.reference.truth)
     if said:
         figures["warnings"] = said
     if samples.log_weights is not None:

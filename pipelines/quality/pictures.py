@@ -18,7 +18,7 @@ from pipelines.quality.bench import Bench
 from pipelines.quality.cells import Cell
 from pipelines.quality.posed import Reference
 from pipelines.quality.problems import PROBLEMS
-from pipelines.quality.summary import ABOUT, HEADS, Row, entries_of, floor_line, floors
+from pipelines.quality.summary import ABOUT, HEADS, Row, entries_of, floor_line, floors, truth_line
 
 __all__ = ["montage", "page", "shade"]
 
@@ -61,6 +61,7 @@ def page(bench: Bench, cells: Sequence[Cell], rows: Sequence[Row]) -> str:
     ]
     for name in dict.fromkeys(row["problem"] for row in rows):
         parts.append(f"<h2>{name}: {html.escape(PROBLEMS[name].title)}</h2>")
+        parts.append(f"<p>{html.escape(truth_line(rows, name))}</p>")
         parts.append(_shown(bench, [cell for cell in cells if cell.problem == name]))
         parts.append(_table([row for row in rows if row["problem"] == name]))
     return "\n".join(parts)

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.quality.metrics import mean_interval, median
+from pipelines.quality.metrics import mean_interval
 from pipelines.quality.problems import CORE, PROBLEMS
 from pipelines.quality.roster import BASELINE, DEFAULT, ENTRIES
 
-__all__ = ["ABOUT", "HEADS", "Row", "committed", "entries_of", "floor_line", "floors", "markdown", "rows_of"]
+__all__ = [
+    "ABOUT",
+    "HEADS",
+    "Row",
+    "committed",
+    "entries_of",
+    "floor_line",
+    "floors",
+    "markdown",
+    "rows_of",
+    "truth_line",
+]
 
 Row = dict[str, Any]
 #: Of figures whose lower values are better the worst is the largest.
@@ -33,15 +45,17 @@ splines). MRI: studyforrest's T1 head (1.8 mm; cubic splines on 0.9 mm), a smoot
 simulated; compared are magnitudes. Scale, coil maps and noise levels are estimated from the data, or from a
 scan of noise.
 
-"Tuned": one parameter at 8 values, the best mean PSNR on two slices of two other subjects behind the same
-problem. Everything else stands at its class's defaults. PSNR (posterior mean: median and worst slice;
-single draws: median) and SSIM refer to a range of 2000 HU, or the 0.99 quantile of the head's magnitude;
-SSIM is scikit-image's with windows of 7 x 7. Chi^2 is per datum, of the mean and of a draw; of CT its
-variance is that of counting and of what voxels cannot represent, as torsos out of a seed have it, with which
-real truths have about one. "Held": of the body's
-voxels, the share whose truth lies between the least and the largest draw, and what exact draws would have.
-The last column is the mean difference to tuned TV on the same slices with its 95 % interval (bootstrap over
-slices, which are of few subjects)."""
+"Tuned": one parameter at 8 values, the best mean PSNR of means of two draws on two slices of two other
+subjects, which learned priors were trained on. Without it solvers stand at their class's defaults, except short
+forms, whose steps and iterations are fewer (the JSON has them). Rows are of as many slices and draws as
+they say: those of more than 50 evaluations, and all of cells that are not core, of four slices and two
+draws. PSNR (posterior mean: median and worst slice; single draws: median) and SSIM refer to a range of
+2000 HU, or the 0.99 quantile of the head's magnitude; SSIM is scikit-image's with windows of 7 x 7. Chi^2
+is per datum, of the mean and of a draw; of CT its variance is that of counting and of what voxels cannot
+represent, as torsos out of a seed have it. "Held": of the body's voxels, the share whose truth lies between
+the least and the largest draw, and what exact draws would have. Evaluations are per particle. The last
+column is the mean difference to tuned TV on the same slices with its 95 % interval (bootstrap over slices,
+which are of few subjects; Student's t where they are ten or less)."""
 
 
 def rows_of(records: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -80,7 +94,11 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
     """Return the tables as text."""
     parts = ["# Solvers on held-out subjects", ABOUT, _head(facts), _floor_text(floors(rows))]
     for name in dict.fromkeys(row["problem"] for row in rows):
-        parts += [f"## {name}: {PROBLEMS[name].title}", _table([r for r in rows if r["problem"] == name])]
+        parts += [
+            f"## {name}: {PROBLEMS[name].title}",
+            truth_line(rows, name),
+            _table([r for r in rows if r["problem"] == name]),
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -107,10 +125,10 @@ def _row(record: Mapping[str, Any], baseline: Mapping[Any, float]) -> Row:
         for name in slices[0][part]:
             values = [one[part][name] for one in slices]
             worst = max(values) if name in BETTER_LOW else min(values)
-            row[f"{part}_{name}"] = median(values)
+            row[f"{part}_{name}"] = statistics.median(values)
             if name != "chi2":
                 row[f"{part}_{name}_worst"] = worst
-    for name in ("held", "held90", "held_expected", "held90_expected", "effective_number"):
+    for name in ("truth_chi2", "held", "held90", "held_expected", "held90_expected", "effective_number"):
         if name in slices[0]:
             row[name] = sum(one[name] for one in slices) / len(slices)
     for name in ("evaluations", "backward", "seconds"):
@@ -150,6 +168,12 @@ def floor_line(one: Mapping[str, Any]) -> str:
     return f"{place}, {mean:+.2f} dB ({low:+.2f} to {high:+.2f})"
 
 
+def truth_line(rows: Sequence[Row], problem: str) -> str:
+    """Return how well the truths themselves fit the data of a problem, where that is known."""
+    known = [row["truth_chi2"] for row in rows if row["problem"] == problem and "truth_chi2" in row]
+    return f"The truths themselves have a chi^2 of {statistics.median(known):.2f} per datum." if known else ""
+
+
 def _table(rows: Sequence[Row]) -> str:
     lines = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
     refused: list[str] = []
@@ -170,6 +194,7 @@ def entries_of(row: Row) -> list[str]:
     if "held90" in row:
         held += f"; 90 %: {row['held90']:.1%} ({row['held90_expected']:.1%})"
     beside = "{:+.2f} ({:+.2f} to {:+.2f})".format(*row["beside"]) if "beside" in row else ""
+    beside = beside.replace(" (+nan to +nan)", "")  # one slice has no interval
     return [
         row["solver"].replace("tuned", f"tuned:{value}") if value else row["solver"],
         f"{row['slices']}"
