@@ -46,8 +46,8 @@ simulated; compared are magnitudes. Scale, coil maps and noise levels are estima
 scan of noise.
 
 "Tuned": one parameter at 8 values, the best mean PSNR of means of two draws on two slices of two other
-subjects, which learned priors were trained on. Without it solvers stand at their class's defaults, except short
-forms, whose steps and iterations are fewer (the JSON has them). Rows are of as many slices and draws as
+subjects, which learned priors were trained on. Without it solvers stand at their class's defaults, except
+short forms, whose steps and iterations are fewer (the JSON has them). Rows are of as many slices and draws as
 they say: those of more than 50 evaluations, and all of cells that are not core, of four slices and two
 draws. PSNR (posterior mean: median and worst slice; single draws: median) and SSIM refer to a range of
 2000 HU, or the 0.99 quantile of the head's magnitude; SSIM is scikit-image's with windows of 7 x 7. Chi^2
