@@ -79,8 +79,8 @@ def mean_interval(differences: Sequence[float], *, seed: int = 0) -> tuple[float
     """Return the mean of paired differences and its 95 % interval, slices resampled with replacement.
 
     Percentiles of the bootstrap (Efron 1979). That is too narrow for few slices (80 % of four): of ten or
-    less Student's t, and of one no interval, NaN. Slices of one subject are alike: it is an interval for other
-    slices of these subjects, not for other subjects.
+    less Student's t, and of one no interval, NaN. Slices of one subject are alike: it is an interval for
+    other slices of these subjects, not for other subjects.
     """
     values = torch.tensor(list(differences), dtype=torch.float64)
     if not len(values):
