@@ -321,11 +321,10 @@ def _line(report: Report) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    from workbench.io.whole import sync, written_whole
+    from workbench.io.whole import written_whole
 
     with written_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        sync(partial)
 
 
 def _write_picture(path: Path, page: NDArray[np.uint8]) -> None:

@@ -15,7 +15,7 @@ __all__ = ["folder_written_whole", "sync", "written_whole"]
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield another name in the same folder to write to; it becomes `path` when nothing failed.
+    """Yield another name in the same folder to write to; it becomes `path` once on the disk.
 
     What stood there before stays until then. A symbolic link stays one; the file it leads to changes.
     What a process that was killed left of the same file is removed.

@@ -17,7 +17,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -262,8 +261,6 @@ def _json(file: Path) -> Any:
 def _write_json(file: Path, value: Mapping[str, Any]) -> None:
     with written_whole(file) as partial, partial.open("w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=2)
-        stream.flush()
-        os.fsync(stream.fileno())
     sync(file.parent)
 
 

@@ -137,11 +137,9 @@ class ZarrStore(Store):
         }
         with self._room(header):
             self._sync_draws()
-            with written_whole(self._progress) as partial, partial.open("wb") as file:
-                with interrupts_wait():
-                    torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
+            # To an open file: of a name torch says of a full disk only that a position is unexpected.
+            with written_whole(self._progress) as partial, partial.open("wb") as file, interrupts_wait():
+                torch.save(content, file)
             sync(self._draws)
 
     def finish(self, log_weights: Tensor | None, record: Mapping[str, Any]) -> None:
