@@ -1,4 +1,4 @@
-"""The problems by name. CT at 1e5 photons and MRI of every fourth line at 40 dB are the core."""
+"""The problems by name. CT at 1e5 photons and MRI of a quarter of all lines at 40 dB are the core."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _ALL: tuple[Problem, ...] = (
     CTProblem("ct40-dim", views=40, photons=2e4),
     CTProblem("ct60-dim", views=60, photons=2e4),
     CTProblem("arc60-dim", views=60, arc=90.0, photons=2e4),
-    KSpaceProblem("mri8", step=8, centre=16),
+    KSpaceProblem("mri8", step=20, centre=10),
     KSpaceProblem("mri4-noisy", decibels=20.0),
-    KSpaceProblem("mri8-noisy", step=8, centre=16, decibels=20.0),
+    KSpaceProblem("mri8-noisy", step=20, centre=10, decibels=20.0),
     BlurProblem("blur"),
     MissingProblem("missing"),
 )

@@ -80,7 +80,8 @@ def espirit_maps(
     width
         Of the calibration box along each axis, at most: a wider one costs time and adds little.
     kernel_width
-        In samples; the box must be at least 2 kernel_width - 1 wide.
+        In samples; the box must be at least 2 kernel_width - 1 wide. For boxes of less than 20 lines a
+        quarter of their width, and a threshold of .01, leave less of the signal outside the maps.
     threshold
         Singular values of the calibration matrix below this share of the largest are taken for noise.
     crop
