@@ -231,21 +231,24 @@ class Bench:
         path, key = self.folder.tuning(part.name), self.key(part)
         found = self.folder.read(path, key)
         if found is None:
-            scores = [self._score(part, value) for value in part.values]
+            reasons: dict[float, Exception] = {}
+            scores = [self._score(part, value, reasons) for value in part.values]
             best = max(range(len(scores)), key=scores.__getitem__)
             if scores[best] == -math.inf:
-                raise value_error(cell.solver, "give numbers at one value or more", "none")
+                raise reasons[part.values[best]]
             found = {
                 "key": key,
                 "parameter": cell.entry.parameter,
                 "values": list(part.values),
+                "without": {f"{value:g}": str(reason).splitlines()[-1] for value, reason in reasons.items()},
                 "psnr": [None if score == -math.inf else score for score in scores],
                 "value": part.values[best],
             }
             self.folder.write(path, found)
         return {name: entry for name, entry in found.items() if name != "key"}
 
-    def _score(self, cell: Cell, value: float) -> float:
+    def _score(self, cell: Cell, value: float, reasons: dict[float, Exception]) -> float:
+        """Return the mean PSNR at a value; where there is none the reason, and minus infinity."""
         total = 0.0
         for place in cell.tuned_on:
             case = self.case(cell.problem, place)
@@ -253,7 +256,8 @@ class Bench:
             solver = cell.entry.make(value, case.posed.lower)
             try:
                 outcome = evaluated(case, place, solver, case.posed.posterior(prior), cell.draws)
-            except DivergedError:
+            except (RefusedError, DivergedError) as error:
+                reasons[value] = error
                 return -math.inf
             total += outcome.figures["mean"]["psnr"]
         return total / len(cell.tuned_on)

@@ -112,7 +112,7 @@ def cells(problems: Sequence[str] = (), solvers: Sequence[str] = ()) -> Iterator
         for entry in ENTRIES.values():
             if solvers and entry.name not in (*solvers, BASELINE):
                 continue
-            if entry.closed and not PROBLEMS[name].closed:
+            if (entry.closed and not PROBLEMS[name].closed) or (entry.form and name not in CORE):
                 continue
             core = name in CORE and entry.quick
             places = held_out(modality)[: MANY_SLICES if core else FEW_SLICES]

@@ -66,9 +66,16 @@ class CountScan(Scan):
 
     def posed(self) -> Posed:
         """Return the Gaussian law of the logarithm of the counts."""
-        law = LogTransmission(self.blank, self._excess())
-        measurement = Measurement(self.counts, self.geometry, law)
-        return Posed(measurement.likelihood(self.grid), self.counts.numel(), water_units(), lower=0.0)
+        excess = self._excess()
+        measurement = Measurement(self.counts, self.geometry, LogTransmission(self.blank, excess))
+        counted = (1 / self.counts.clamp(min=1)).sqrt()  # sd of log N
+        told = {
+            "counting_sd": float(counted.median()),
+            "excess_sd": excess,
+            "excess_share": float((counted < excess).float().mean()),
+        }
+        likelihood = measurement.likelihood(self.grid)
+        return Posed(likelihood, self.counts.numel(), water_units(), lower=0.0, told=told)
 
     def _excess(self) -> float:
         """Return the rms error of line integrals of torsos that stand where the object stood."""

@@ -62,6 +62,7 @@ def evaluated(case: Case, place: Place, solver: Solver[Any], posterior: Posterio
         "backward": ledger["backward_passes"] / len(rows),
         "operator_calls": ledger["operator_calls"] / len(rows),
         "seconds": seconds,
+        **case.posed.told,
     }
     if not rows.is_complex():
         # A reference is a magnitude: the phase of a complex truth is not in it.
@@ -101,7 +102,12 @@ def _refusal(solver: Solver[Any], posterior: Posterior) -> str:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             solver.plan(posterior)
-    except (CapabilityError, NoClosedFormError, TypeError, ValueError) as error:
+    except (CapabilityError, NoClosedFormError) as error:
+        return str(error)
+    except (TypeError, ValueError) as error:
+        # In the form that all refusals here have: an argument is named first. Others are mistakes.
+        if not str(error).startswith("`"):
+            raise
         return str(error)
     return ""
 

@@ -40,8 +40,8 @@ COILS = 8
 DISTANCE, LOOP = 135.0, 45.0
 #: Samples of the scan without an object, per coil.
 NOISE_SAMPLES = 4096
-#: How many kernels lie side by side in the centre, and what ESPIRiT takes for noise. Its usual kernel of 6 and
-#: .02 leave a tenth to a third of the signal outside the maps where the centre has 10 lines, these 4 %.
+#: How many kernels lie side by side in the centre, and what ESPIRiT takes for noise. Kernels of 4 and the
+#: usual .02 leave a tenth of the signal outside the maps where the centre has 10 lines; these leave 4 %.
 KERNELS, THRESHOLD = 4, 0.01
 #: Of the brightest: what belongs to the head.
 HEAD = 0.08

@@ -89,12 +89,12 @@ def montage(bench: Bench, cells: Sequence[Cell], chosen: Sequence[tuple[str, Seq
         _draw(
             upper[0],
             f"{problem}: truth",
-            shade(truth, _window("mean", answers[0][1]), answers[0][1].data_range),
+            shade(truth, _window("mean", answers[0][0]), answers[0][1].data_range),
         )
-        for column, (label, reference, images) in enumerate(answers, start=1):
+        for column, (cell, reference, images) in enumerate(answers, start=1):
             for axes, kind in ((upper[column], "mean"), (lower[column], "error")):
-                shown = shade(images[kind], _window(kind, reference), reference.data_range)
-                _draw(axes, label if kind == "mean" else "", shown)
+                shown = shade(images[kind], _window(kind, cell), reference.data_range)
+                _draw(axes, cell.label if kind == "mean" else "", shown)
     written = io.BytesIO()
     figure.savefig(written, format="png", pil_kwargs={"optimize": True})
     return written.getvalue()
@@ -105,14 +105,13 @@ def _draw(axes: Any, title: str, image: Image) -> None:
     axes.set_title(title, fontsize=8)
 
 
-def _window(kind: str, reference: Reference) -> tuple[float, float]:
+def _window(kind: str, cell: Cell) -> tuple[float, float]:
     low, high = WINDOWS[kind]
     # Attenuation reaches from air to bone; magnitudes up to their own range.
-    attenuating = reference.data_range < 1
-    return (low, high) if attenuating or kind in ("sd", "error") else (low, high * BRIGHT)
+    return (low, high) if cell.modality == "ct" or kind in ("sd", "error") else (low, high * BRIGHT)
 
 
-def _answers(bench: Bench, cells: Sequence[Cell]) -> Iterator[tuple[str, Reference, dict[str, Tensor]]]:
+def _answers(bench: Bench, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Reference, dict[str, Tensor]]]:
     for cell in cells:
         record = bench.done(cell)
         if record is None or record["status"] != "done":
@@ -122,23 +121,24 @@ def _answers(bench: Bench, cells: Sequence[Cell]) -> Iterator[tuple[str, Referen
             continue  # the first slice was lost, or the file was
         reference = bench.case(cell.problem, cell.places[0]).reference
         images["error"] = images["mean"] - reference.truth[0]
-        yield cell.label, reference, images
+        yield cell, reference, images
 
 
 def _shown(bench: Bench, cells: Sequence[Cell]) -> str:
     answers = list(_answers(bench, cells))
     if not answers:
         return ""
-    first = answers[0][1]
-    columns = [("truth", first, {"mean": first.truth[0]}), *answers]
+    first, reference, _ = answers[0]
+    columns = [("truth", {"mean": reference.truth[0]})]
+    columns += [(cell.label, images) for cell, _, images in answers]
     lines = ["<div class='wide'><table class='shown'><tr><th></th>"]
-    lines += [f"<th>{html.escape(label)}</th>" for label, _, _ in columns]
+    lines += [f"<th>{html.escape(label)}</th>" for label, _ in columns]
     for kind in WINDOWS:
         lines.append(f"</tr><tr><th>{kind}</th>")
-        for _, reference, images in columns:
+        for _, images in columns:
             content = ""
             if kind in images:
-                shown = shade(images[kind], _window(kind, reference), reference.data_range)
+                shown = shade(images[kind], _window(kind, first), reference.data_range)
                 content = f"<img alt='{kind}' src='data:image/png;base64,{_png(shown)}'>"
             lines.append(f"<td>{content}</td>")
     return "".join([*lines, "</tr></table></div>"])

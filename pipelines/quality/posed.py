@@ -7,7 +7,8 @@ fine image --measured--> Reference                    seen by the metrics alone
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,7 +39,7 @@ class Posed:
     `numbers` is how many real numbers were measured. `units` are those that classical solvers count in, of
     size one for soft tissue; `scaled` says that a prior is to count in them, too, since the data alone tell
     its scale. `lower` bounds the physical image. Outside `support` nothing is measured: answers are judged
-    with zeros there.
+    with zeros there. `told` is what a record says of the data.
     """
 
     likelihood: Likelihood
@@ -47,6 +48,7 @@ class Posed:
     scaled: bool = False
     lower: float | None = None
     support: Tensor | None = None
+    told: Mapping[str, float] = field(default_factory=dict)
 
     def seen(self, image: Tensor) -> Tensor:
         """Return what is compared of a physical image: its magnitude if it is complex, on the support."""

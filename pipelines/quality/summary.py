@@ -32,10 +32,14 @@ DIGITS = 5
 KEPT = (
     "problem", "solver", "status", "reason", "draws", "tuning", "slices", "lost", "warnings", "key", "commit",
 )  # fmt: skip
+#: What slices tell of their data, whatever the solver.
+OF_THE_DATA = ("truth_chi2", "counting_sd", "excess_sd", "excess_share")
+#: What the default solver is hoped to be above the baseline, in dB.
+AIMS = {"ct20": 5.0}
 #: Of the tables.
 HEADS = (
-    "solver", "slices x draws", "PSNR, worst", "draw", "SSIM", "NRMSE", "chi^2, draw",
-    "held (exact)", "evaluations", "s / slice", "beside tuned TV, dB",
+    "solver", "slices x draws", "PSNR, worst", "draw", "SSIM, worst", "draw", "NRMSE", "chi^2, draw",
+    "held (exact)", "evaluations", "s / slice (draw)", "beside tuned TV, dB",
 )  # fmt: skip
 ABOUT = """\
 Solvers on real subjects that no prior was trained on, `make bench-quality`: slices of 128 x 128, data from
@@ -53,9 +57,10 @@ draws. PSNR (posterior mean: median and worst slice; single draws: median) and S
 2000 HU, or the 0.99 quantile of the head's magnitude; SSIM is scikit-image's with windows of 7 x 7. Chi^2
 is per datum, of the mean and of a draw; of CT its variance is that of counting and of what voxels cannot
 represent, as torsos out of a seed have it. "Held": of the body's voxels, the share whose truth lies between
-the least and the largest draw, and what exact draws would have. Evaluations are per particle. The last
-column is the mean difference to tuned TV on the same slices with its 95 % interval (bootstrap over slices,
-which are of few subjects; Student's t where they are ten or less)."""
+the least and the largest draw, and what exact draws would have. Evaluations are per draw; ensembles take as
+many for each of their particles, all for one answer. The last column is the mean difference to tuned TV on
+the same slices with its 95 % interval (bootstrap over slices, which are of few subjects;
+Student's t where they are ten or less)."""
 
 
 def rows_of(records: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -128,7 +133,7 @@ def _row(record: Mapping[str, Any], baseline: Mapping[Any, float]) -> Row:
             row[f"{part}_{name}"] = statistics.median(values)
             if name != "chi2":
                 row[f"{part}_{name}_worst"] = worst
-    for name in ("truth_chi2", "held", "held90", "held_expected", "held90_expected", "effective_number"):
+    for name in (*OF_THE_DATA, "held", "held90", "held_expected", "held90_expected", "effective_number"):
         if name in slices[0]:
             row[name] = sum(one[name] for one in slices) / len(slices)
     for name in ("evaluations", "backward", "seconds"):
@@ -165,13 +170,23 @@ def floor_line(one: Mapping[str, Any]) -> str:
         return f"{one['default']} at its defaults beside tuned TV: {one['verdict']}"
     mean, low, high = one["beside"]
     place = f"{one['default']} at its defaults is {one['verdict']} tuned TV"
-    return f"{place}, {mean:+.2f} dB ({low:+.2f} to {high:+.2f})"
+    aim = f"; the aim is {AIMS[one['problem']]:+g} dB" if one["problem"] in AIMS else ""
+    return f"{place}, {mean:+.2f} dB ({low:+.2f} to {high:+.2f}){aim}"
 
 
 def truth_line(rows: Sequence[Row], problem: str) -> str:
     """Return how well the truths themselves fit the data of a problem, where that is known."""
-    known = [row["truth_chi2"] for row in rows if row["problem"] == problem and "truth_chi2" in row]
-    return f"The truths themselves have a chi^2 of {statistics.median(known):.2f} per datum." if known else ""
+    known = [row for row in rows if row["problem"] == problem and "truth_chi2" in row]
+    if not known:
+        return ""
+    middle = {name: statistics.median(row[name] for row in known) for name in OF_THE_DATA if name in known[0]}
+    told = f"The truths themselves have a chi^2 of {middle['truth_chi2']:.2f} per datum."
+    if "excess_share" in middle:
+        told += (
+            f" Of line integrals, counting has an sd of {middle['counting_sd']:.4f}, what voxels cannot"
+            f" represent {middle['excess_sd']:.4f}, the more on {middle['excess_share']:.0%} of the rays."
+        )
+    return told
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -194,6 +209,7 @@ def entries_of(row: Row) -> list[str]:
     if "held90" in row:
         held += f"; 90 %: {row['held90']:.1%} ({row['held90_expected']:.1%})"
     beside = "{:+.2f} ({:+.2f} to {:+.2f})".format(*row["beside"]) if "beside" in row else ""
+    ensemble = f" x {row['draws']}" if "effective_number" in row else ""
     beside = beside.replace(" (+nan to +nan)", "")  # one slice has no interval
     return [
         row["solver"].replace("tuned", f"tuned:{value}") if value else row["solver"],
@@ -202,12 +218,13 @@ def entries_of(row: Row) -> list[str]:
         + (f", {row['lost']} lost" if row["lost"] else ""),
         f"{row['mean_psnr']:.2f}, {row['mean_psnr_worst']:.2f}",
         f"{row['draw_psnr']:.2f}" if several else "",
-        f"{row['mean_ssim']:.3f}",
+        f"{row['mean_ssim']:.3f}, {row['mean_ssim_worst']:.3f}",
+        f"{row['draw_ssim']:.3f}" if several else "",
         f"{row['mean_nrmse']:.3f}",
         f"{row['mean_chi2']:.3g}" + (f", {row['draw_chi2']:.3g}" if several else ""),
         held,
-        f"{row['evaluations']:.0f}{back}" if row["evaluations"] else "",
-        f"{row['seconds']:.1f}",
+        f"{row['evaluations']:.0f}{ensemble}{back}" if row["evaluations"] else "",
+        f"{row['seconds']:.1f} ({row['seconds'] / row['draws']:.2f})",
         beside,
     ]
 

@@ -16,6 +16,7 @@ from pipelines.quality import subjects
 from pipelines.quality.__main__ import main
 from pipelines.quality.bench import Bench, Folder
 from pipelines.quality.cells import Cell
+from pipelines.quality.evaluation import RefusedError
 from pipelines.quality.problems import PROBLEMS
 from pipelines.quality.queue import Costs, run
 from pipelines.quality.subjects import Library, Place, held_out, others, stand_in
@@ -24,6 +25,7 @@ from workbench.io.weights import write_network
 from workbench.priors.network import Architecture, Card, EDMOutput, Labelled, Provenance, Training
 from workbench.priors.slice_frame import LABELS
 from workbench.priors.unet import UNet, UNetSettings
+from workbench.solvers.classical import ConjugateGradient
 from workbench.units import Units
 
 pytest.importorskip("astra", reason="data come from ASTRA's projector: [ct]")
@@ -34,23 +36,25 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 NOTHING = Path("no-such-folder")
 
 
-def weights(folder: Path, *, is_complex: bool = False) -> Path:
+def weights(folder: Path, *, is_complex: bool = False, seed: int = 2, spread: float = 0.5) -> Path:
     """Return a file of weights of no meaning, which nearly leave the image as it is."""
     channels = 2 if is_complex else 1
     settings = UNetSettings(
         in_channels=channels, out_channels=channels, widths=(8, 8), blocks=(1, 1), attention=(),
         groups=4, labels=LABELS,
     )  # fmt: skip
-    network = UNet(settings, seed=2)
+    network = UNet(settings, seed=seed)
     training = Training(
         dimensions=2,
         is_complex=is_complex,
         units=Units() if is_complex else Units(1000.0, 0.0, "HU"),
-        data_sd=0.5,
+        data_sd=spread,
         noise_range=(0.002, 80.0),
     )
     notes = {"slices": {"frame": 1, "spacing": [1.0, 20.0], "sizes": [[32, 32]], "axes": ["axial"]}}
-    card = Card(Architecture.of(network), EDMOutput(0.5), Labelled(LABELS), training, Provenance(notes=notes))
+    card = Card(
+        Architecture.of(network), EDMOutput(spread), Labelled(LABELS), training, Provenance(notes=notes)
+    )
     return write_network(folder / f"{'mr' if is_complex else 'ct'}.safetensors", network, card)
 
 
@@ -73,20 +77,28 @@ def phantom_cell(solver: str, **changes: Any) -> Cell:
 # -- what solvers are told -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["ct20", "mri4", "blur", "missing"])
-def test_what_is_posed_follows_from_the_scan_alone(name: str) -> None:
+DATA_OF = {"ct20": ("counts",), "mri4": ("kspace", "noise"), "blur": ("data", "noise")}
+
+
+@pytest.mark.parametrize("name", DATA_OF)
+def test_what_is_posed_follows_from_the_data_alone(name: str) -> None:
+    """The scan of one object with the data of another is posed as that of the other."""
     if name == "mri4":
         pytest.importorskip("sigpy", reason="coil maps are sigpy's: [mri]")
     problem = PROBLEMS[name]
-    place = stand_in(problem.modality, 3)
-    fine = Library(NOTHING).fine(place)
-    scan, reference = problem.measured(fine, bench_keys(3))
-    first = scan.posed()
-    # The truth is gone, and everything is as it was.
-    reference.truth.fill_(float("nan"))
-    again = scan.posed()
-    assert torch.equal(first.likelihood.data, again.likelihood.data)
-    assert (first.units, first.lower, first.numbers) == (again.units, again.lower, again.numbers)
+    (scan, _), (other, _) = (
+        problem.measured(Library(NOTHING).fine(stand_in(problem.modality, i)), bench_keys(i)) for i in (3, 4)
+    )
+    theirs = other.posed()
+    ours = dataclasses.replace(scan, **{part: getattr(other, part) for part in DATA_OF[name]}).posed()  # type: ignore[type-var]
+    forward, data = ours.likelihood.whitened
+    expected, expected_data = theirs.likelihood.whitened
+    x = torch.ones(forward.domain.shape, dtype=ours.likelihood.dtype)[None]
+    assert torch.equal(data, expected_data)
+    assert torch.equal(forward.apply(x), expected.apply(x))
+    for part in ("units", "lower", "numbers", "told"):
+        assert getattr(ours, part) == getattr(theirs, part)
+    assert not torch.equal(scan.posed().likelihood.whitened[1], data)
 
 
 def test_scale_and_noise_level_of_mri_come_with_the_data() -> None:
@@ -227,6 +239,51 @@ def test_tuning_takes_the_value_with_the_best_mean(bench: Bench) -> None:
     assert told["value"] == told["values"][told["psnr"].index(max(told["psnr"]))]
     assert told["value"] > 1
     assert bench.folder.tuning("ct20/cg-tuned").exists()
+
+
+def test_a_value_that_is_refused_is_never_the_best(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = bench_module.evaluated
+
+    def choosy(case: Any, place: Any, solver: Any, *rest: Any) -> Any:
+        if solver.iterations > allowed:
+            raise RefusedError(f"`iterations` must be at most {allowed}")
+        return real(case, place, solver, *rest)
+
+    monkeypatch.setattr(bench_module, "evaluated", choosy)
+    cell = phantom_cell("CG", values=(1.0, 8.0, 30.0), tuned_on=(stand_in("ct", 1001),))
+    allowed = 1
+    told = bench.computed(cell)["tuning"]
+    assert (told["value"], told["psnr"][1:]) == (1.0, [None, None])
+    assert told["without"] == {"8": "`iterations` must be at most 1", "30": "`iterations` must be at most 1"}
+    allowed = 0
+    record = bench.computed(dataclasses.replace(cell, values=(1.0, 8.0)))
+    assert (record["status"], record["reason"]) == ("refused", "`iterations` must be at most 0")
+
+
+@pytest.mark.parametrize(
+    ("message", "status"), [("`steps` must be at least 3, got 2.", "refused"), ("sizes differ", "failed")]
+)
+def test_a_mistake_in_a_plan_is_no_refusal(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, message: str, status: str
+) -> None:
+    def plan(*arguments: Any) -> Any:
+        raise ValueError(message)
+
+    monkeypatch.setattr(ConjugateGradient, "plan", plan)
+    assert bench.computed(phantom_cell("CG"))["status"] == status
+
+
+def test_other_weights_under_the_same_name_are_read_again(bench: Bench, tmp_path: Path) -> None:
+    cell = phantom_cell("DDS")
+    first = bench.computed(cell)
+    grid = bench.case("ct20", cell.places[0]).grid
+    z = torch.ones(1, *grid.shape)
+    before = bench.prior("ct", grid).denoise(z, 1.0)
+    (tmp_path / "ct.safetensors").unlink()
+    weights(tmp_path, seed=3, spread=0.8)
+    assert bench.done(cell) is None
+    assert not torch.equal(bench.prior("ct", grid).denoise(z, 1.0), before)
+    assert bench.computed(cell)["slices"][0]["mean"] != first["slices"][0]["mean"]
 
 
 # -- the command ---------------------------------------------------------------------------------------

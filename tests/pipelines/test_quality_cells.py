@@ -13,7 +13,7 @@ from pipelines.quality.cells import cells, fast_cells
 from pipelines.quality.problems import CORE
 from pipelines.quality.roster import BASELINE, DEFAULT, ENTRIES, FEW, TRIALS
 from pipelines.quality.subjects import MANIFESTS, held_out, others, stand_in
-from pipelines.quality.summary import committed, floors, rows_of
+from pipelines.quality.summary import HEADS, committed, entries_of, floor_line, floors, rows_of
 
 
 def splits() -> dict[str, tuple[str, str]]:
@@ -40,6 +40,7 @@ def test_core_cells_are_large_for_quick_solvers_alone() -> None:
     assert len({cell.name for cell in found}) == len(found)
     for cell in found:
         assert not cell.entry.closed or cell.problem in ("blur", "missing")
+        assert not cell.entry.form or cell.problem in CORE
         if cell.mark:
             assert (cell.problem, len(cell.places), cell.draws) == ("ct20", 4, 64)
         elif cell.problem in CORE and cell.entry.evaluations <= FEW:
@@ -105,5 +106,18 @@ def test_rows_compare_the_slices_that_both_have_and_judge_the_floor() -> None:
     for default, verdict in ((record("DDS", [float("nan"), 31.0]), "not measured"), (lost, "diverged")):
         found = floors(rows_of([baseline, default]))[0]
         assert (found["verdict"], found["held"]) == (verdict, False)
+    assert "the aim is +5 dB" in floor_line(floors(rows_of([baseline, record("DDS", [22.0, 31.0, 27.0])]))[0])
     told = committed([baseline], {"torch": "x"})
     assert json.loads(json.dumps(told))["cells"][0]["tuning"]["value"] == 3.0
+
+
+def test_ensembles_tell_the_evaluations_of_all_particles() -> None:
+    plain, ensemble = record("DDS", [30.0]), record("AFDPS, 16 x 50", [30.0])
+    ensemble["slices"][0] |= {"rows": 16, "evaluations": 51.0, "effective_number": 9.0, "seconds": 8.0}
+    told = {
+        row["entry"]: dict(zip(HEADS, entries_of(row), strict=True)) for row in rows_of([plain, ensemble])
+    }
+    assert told["DDS"]["evaluations"] == "50"
+    assert told["DDS"]["s / slice (draw)"] == "1.0 (0.12)"
+    assert told["AFDPS, 16 x 50"]["evaluations"] == "51 x 16"
+    assert told["AFDPS, 16 x 50"]["s / slice (draw)"] == "8.0 (0.50)"
