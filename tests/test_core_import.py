@@ -74,6 +74,7 @@ scan = ParallelBeamGeometry.around(grid, 5).operator(grid)
 x = scan.normal_solve(scan.adjoint(scan(torch.ones(grid.shape))), 0.1)
 assert torch.isfinite(x).all()
 assert 'xarray' not in sys.modules, 'xarray is for exports only'
+assert 'torch._dynamo' not in sys.modules, 'the tracer takes as long as torch: it is for torch.compile only'
 from workbench.export import to_xarray
 assert to_xarray(workbench.Volume(x, grid)).dims == ('z', 'y', 'x')
 """

@@ -107,13 +107,18 @@ class Projector(LinearOperator):
         return own + int(importlib.import_module(engine.module).kept_bytes(rays, dtype))
 
     def _apply(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self._projected("forward", x))
+        return self._split("forward", x)
 
     def _apply_adjoint(self, y: Tensor) -> Tensor:
-        return cast(Tensor, self._projected("adjoint", y))
+        return self._split("adjoint", y)
 
-    # The one place where torch.compile splits the graph: what it would trace is compiled already.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _split(self, way: Way, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            from operators.ct.untraced import untraced
+
+            return cast(Tensor, untraced(self._projected, way, x))
+        return self._projected(way, x)
+
     def _projected(self, way: Way, x: Tensor) -> Tensor:
         engine = self._engine_on(x, "x" if way == "forward" else "y")
         module, slices = importlib.import_module(engine.module), self.slices

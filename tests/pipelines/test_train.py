@@ -163,14 +163,14 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_goes_on_with_identical_losses(folder: Path, how: signal.Signals) -> None:
-    run(config(folder, "optimiser.steps=40"), folder, folder / "whole", say=quietly)
-    more = ("--set", "optimiser.steps=40")
+    longer = config(folder, "optimiser.steps=40")
+    run(longer, folder, folder / "whole", say=quietly)
 
     def interruptible() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     process = subprocess.Popen(
-        command(folder, "killed", *more),
+        command(folder, "killed", "--set", "optimiser.steps=40"),
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -185,7 +185,7 @@ def test_a_killed_run_goes_on_with_identical_losses(folder: Path, how: signal.Si
     assert code == (-signal.SIGKILL if how == signal.SIGKILL else 130)
     kept = int(open_tensors(state).tensors()["step"])
     assert 4 <= kept < 40
-    subprocess.run(command(folder, "killed", *more), env=environment(), check=True, capture_output=True)
+    run(longer, folder, folder / "killed", say=quietly)
     same = [(folder / name / "losses.csv").read_text() for name in ("whole", "killed")]
     assert same[0] == same[1]
 
