@@ -75,7 +75,7 @@ class Cell:
     @property
     def answers(self) -> int:
         """How many images it makes, tuning included."""
-        together = self.entry.together if self.entry.learned else 1
+        together = 1 if self.entry.make(None, None).deterministic else self.entry.together
         held = len(self.places) * (together or self.draws)
         return held + len(self.values) * len(self.tuned_on) * (together or FEW_DRAWS)
 
@@ -119,7 +119,10 @@ def cells(problems: Sequence[str] = (), solvers: Sequence[str] = ()) -> Iterator
             draws = MANY_DRAWS if core else FEW_DRAWS
             if entry.untuned:
                 yield Cell(name, entry.name, places, draws)
-            if entry.values:
+            # Eight trials with a network can be afforded on core problems alone.
+            if entry.values and (name in CORE or not entry.learned):
+                if entry.backward:
+                    places, draws = places[:FEW_SLICES], FEW_DRAWS
                 yield Cell(name, entry.name, places, draws, entry.values, others(modality))
             if name == INTERVALS[0] and entry.name in INTERVAL_SOLVERS:
                 few = held_out(modality)[:FEW_SLICES]

@@ -182,9 +182,9 @@ _ALL: tuple[Entry, ...] = (
     Entry("REDDiff", _at_defaults(REDDiff()), 1000, products=1),
     Entry("DAPS", _at_defaults(DAPS()), 1000, closed=True),
     Entry(
-        "DAPS, 200 evaluations",
-        _at_defaults(DAPS(ode_steps=1, radius="matched", tolerance=0.1)),
-        200,
+        "DAPS, 100 evaluations",
+        _at_defaults(DAPS(steps=100, ode_steps=1, radius="matched", tolerance=0.1)),
+        100,
         products=100,
     ),
     Entry("PnPDM", _at_defaults(PnPDM()), 2000, closed=True),

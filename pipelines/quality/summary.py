@@ -52,8 +52,8 @@ scan of noise.
 "Tuned": one parameter at 8 values, the best mean PSNR of means of two draws on two slices of two other
 subjects, which learned priors were trained on. Without it solvers stand at their class's defaults, except
 short forms, whose steps and iterations are fewer (the JSON has them). Rows are of as many slices and draws as
-they say: those of more than 50 evaluations, and all of cells that are not core, of four slices and two
-draws. PSNR (posterior mean: median and worst slice; single draws: median) and SSIM refer to a range of
+they say: those of more than 50 evaluations, and all of problems that are not core (ct20, ct40, ct60 and mri4,
+where alone learned solvers are tuned), of four slices and two draws. PSNR (posterior mean: median and worst slice; single draws: median) and SSIM refer to a range of
 2000 HU, or the 0.99 quantile of the head's magnitude; SSIM is scikit-image's with windows of 7 x 7. Chi^2
 is per datum, of the mean and of a draw; of CT its variance is that of counting and of what voxels cannot
 represent, as torsos out of a seed have it. "Held": of the body's voxels, the share whose truth lies between

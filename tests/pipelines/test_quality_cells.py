@@ -43,6 +43,9 @@ def test_core_cells_are_large_for_quick_solvers_alone() -> None:
         assert not cell.entry.form or cell.problem in CORE
         if cell.mark:
             assert (cell.problem, len(cell.places), cell.draws) == ("ct20", 4, 64)
+        elif cell.tuned and cell.entry.backward:
+            assert cell.problem in CORE
+            assert (len(cell.places), cell.draws) == (4, 2)
         elif cell.problem in CORE and cell.entry.evaluations <= FEW:
             assert (len(cell.places), cell.draws) == (24, 8)
         else:
