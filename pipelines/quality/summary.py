@@ -51,16 +51,16 @@ scan of noise.
 
 "Tuned": one parameter at 8 values, the best mean PSNR of means of two draws on two slices of two other
 subjects, which learned priors were trained on. Without it solvers stand at their class's defaults, except
-short forms, whose steps and iterations are fewer (the JSON has them). Rows are of as many slices and draws as
-they say: those of more than 50 evaluations, and all of problems that are not core (ct20, ct40, ct60 and mri4,
-where alone learned solvers are tuned), of four slices and two draws. PSNR (posterior mean: median and worst slice; single draws: median) and SSIM refer to a range of
-2000 HU, or the 0.99 quantile of the head's magnitude; SSIM is scikit-image's with windows of 7 x 7. Chi^2
-is per datum, of the mean and of a draw; of CT its variance is that of counting and of what voxels cannot
-represent, as torsos out of a seed have it. "Held": of the body's voxels, the share whose truth lies between
-the least and the largest draw, and what exact draws would have. Evaluations are per draw; ensembles take as
-many for each of their particles, all for one answer. The last column is the mean difference to tuned TV on
-the same slices with its 95 % interval (bootstrap over slices, which are of few subjects;
-Student's t where they are ten or less)."""
+short forms, whose steps and iterations are fewer (the JSON has them). Rows are of as many slices and draws
+as they say: those of more than 50 evaluations, and all of problems that are not core (ct20, ct40, ct60 and
+mri4, where alone learned solvers are tuned), of four slices and two draws. PSNR (posterior mean: median and
+worst slice; single draws: median) and SSIM refer to a range of 2000 HU, or the 0.99 quantile of the head's
+magnitude; SSIM is scikit-image's with windows of 7 x 7. Chi^2 is per datum, of the mean and of a draw; of
+CT its variance is that of counting and of what voxels cannot represent, as torsos out of a seed have it.
+"Held": of the body's voxels, the share whose truth lies between the least and the largest draw, and what
+exact draws would have. Evaluations are per draw; ensembles take as many for each of their particles, all
+for one answer. The last column is the mean difference to tuned TV on the same slices with its 95 % interval
+(bootstrap over slices, which are of few subjects; Student's t where they are ten or less)."""
 
 
 def rows_of(records: Sequence[Mapping[str, Any]]) -> list[Row]:
