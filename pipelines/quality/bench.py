@@ -22,7 +22,7 @@ from torch import Tensor
 from operators.errors import value_error
 from operators.grid import Grid
 from pipelines.quality.cells import FEW_DRAWS, Cell, key_of
-from pipelines.quality.evaluation import RefusedError, evaluated
+from pipelines.quality.evaluation import Outcome, RefusedError, evaluated
 from pipelines.quality.posed import Case
 from pipelines.quality.problems import PROBLEMS
 from pipelines.quality.subjects import ENERGY, Library, Modality, Place
@@ -206,11 +206,8 @@ class Bench:
             value = told["tuning"]["value"]
         rows, lost, said = [], list[str](), set[str]()
         for place in cell.places:
-            case = self.case(cell.problem, place)
-            prior = self.prior(cell.modality, case.grid) if cell.entry.learned else None
-            solver = cell.entry.make(value, case.posed.lower)
             try:
-                outcome = evaluated(case, place, solver, case.posed.posterior(prior), cell.draws)
+                outcome = self._outcome(cell, place, value)
             except DivergedError as error:
                 lost.append(f"{place.volume}, {place.axis} {place.share:.2f}: {error}")
                 continue
@@ -224,6 +221,12 @@ class Bench:
         # Numbers differ from slice to slice: a few tell what was warned of.
         told |= {"slices": rows, "warnings": sorted(said)[:WARNINGS]}
         return told | {"lost": lost} if lost else told
+
+    def _outcome(self, cell: Cell, place: Place, value: float | None) -> Outcome:
+        case = self.case(cell.problem, place)
+        prior = self.prior(cell.modality, case.grid) if cell.entry.learned else None
+        solver = cell.entry.make(value, case.posed.lower)
+        return evaluated(case, place, solver, case.posed.posterior(prior), cell.draws)
 
     def _tuning(self, cell: Cell) -> dict[str, Any]:
         """Return the value whose posterior means have the highest mean PSNR on other slices."""
@@ -251,11 +254,8 @@ class Bench:
         """Return the mean PSNR at a value; where there is none the reason, and minus infinity."""
         total = 0.0
         for place in cell.tuned_on:
-            case = self.case(cell.problem, place)
-            prior = self.prior(cell.modality, case.grid) if cell.entry.learned else None
-            solver = cell.entry.make(value, case.posed.lower)
             try:
-                outcome = evaluated(case, place, solver, case.posed.posterior(prior), cell.draws)
+                outcome = self._outcome(cell, place, value)
             except (RefusedError, DivergedError) as error:
                 reasons[value] = error
                 return -math.inf
