@@ -38,6 +38,8 @@ __all__ = ["Bench", "Folder", "commit"]
 
 #: Slices whose data a process keeps.
 KEPT = 32
+#: What a figure follows from, beside data and weights.
+SOURCES = [Path(__file__).resolve().parents[2] / name for name in ("operators", "workbench", "pipelines")]
 #: Warnings that a record has room for.
 WARNINGS = 6
 
@@ -265,12 +267,14 @@ class Bench:
 
 @lru_cache(maxsize=1)
 def commit() -> str:
-    """Return the commit that this process runs, with a + where files were changed; nothing outside git."""
-    command = ["git", "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
+    """Return the last commit of what this process runs, with a + where that was changed; nothing outside git."""
+
+    def told(*command: str) -> str:
+        where = ["git", "-C", str(SOURCES[0].parent), *command, "--", *map(str, SOURCES)]
+        return subprocess.run(where, capture_output=True, text=True, check=False).stdout.strip()
+
     with contextlib.suppress(OSError):
-        here = Path(__file__).parent
-        told = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
-        return told.stdout.strip()
+        return told("log", "-1", "--format=%h", "--abbrev=10") + "+" * bool(told("status", "--porcelain"))
     return ""
 
 

@@ -20,7 +20,7 @@ from workbench.priors.network import Execution
 __all__ = ["SHIPPED", "shipped_path", "shipped_prior"]
 
 #: Their names.
-SHIPPED = ("ct-slice",)
+SHIPPED = ("ct-slice", "mr-slice")
 
 
 def shipped_path(name: str) -> Path:
