@@ -267,7 +267,7 @@ class Bench:
 
 @lru_cache(maxsize=1)
 def commit() -> str:
-    """Return the last commit of what this process runs, with a + where that was changed; nothing outside git."""
+    """Return the last commit of what is run, with a + where that was changed; nothing outside git."""
 
     def told(*command: str) -> str:
         where = ["git", "-C", str(SOURCES[0].parent), *command, "--", *map(str, SOURCES)]
