@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,19 +15,20 @@ import typer
 
 from pipelines.cli.verbs import Overrides
 from pipelines.config.loading import config_hash, load, to_toml
-from pipelines.config.manifest import GeneratorEntry, Manifest
+from pipelines.config.manifest import GeneratorEntry
 from pipelines.config.training import TrainConfig
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pipelines.training.gathered import Gathered
     from pipelines.training.run_folder import RunFolder
     from workbench.priors.network import Card
+    from workbench.priors.unet import UNet
     from workbench.training.batch import Batch
     from workbench.training.objective import Denoising
     from workbench.training.trainer import Report, Trainer
-    from workbench.training.volumes import SliceVolume
     from workbench.volume import Volume
 
 Say = Callable[[str], None]
@@ -83,65 +85,33 @@ def run(
 ) -> dict[str, Any]:
     """Train up to the configured number of steps, in the folder `out`, and return the record of the run."""
     from pipelines.training.build import contrast_of, cutting_of, network_of, objective_of, settings_of
-    from pipelines.training.data import (
-        counted,
-        fingerprint_of,
-        hold_out,
-        made_volumes,
-        measured_volumes,
-        mixed,
-        read_manifests,
-    )
-    from pipelines.training.launch import laid_out, warmed
+    from pipelines.training.data import fingerprint_of
+    from pipelines.training.gathered import gather
+    from pipelines.training.launch import laid_out
     from pipelines.training.run_folder import RunFolder, identity_of
     from workbench.io.tensor_file import open_tensors
     from workbench.training.ahead import Ahead
     from workbench.training.slices import SliceSource
     from workbench.training.trainer import Trainer
 
-    folder = RunFolder(out)
-    folder.samples.mkdir(parents=True, exist_ok=True)
-    contrast = contrast_of(config)
-    manifests = hold_out(read_manifests(config.data.manifests), config.data.hold_out)
-    say("reading volumes")
-    make = _maker(subjects or out / "subjects", say)
-
-    def volumes(split: str, share: float) -> tuple[list[SliceVolume], list[SliceVolume]]:
-        measured = measured_volumes(manifests, split, data, contrast) if config.data.real else ()
-        return [*measured], [*made_volumes(manifests, split, contrast, make)] if share > 0 else []
-
-    share, share_looked_at = config.data.procedural, 0.0 if config.data.hold_out else 0.5
-    measured, made = volumes("train", share)
-    others = volumes(config.report.split, share_looked_at)
-    say(f"training on {counted(measured, made)}, looking at {counted(*others)}")
-    trained, looked_at = mixed(measured, made, share), mixed(*others, share_looked_at)
-
-    objective = objective_of(config)
+    # What settings alone can be wrong in comes before volumes are read.
+    contrast, cutting, objective = contrast_of(config), cutting_of(config), objective_of(config)
     trainer = Trainer(laid_out(network_of(config), device), objective, settings_of(config), device=device)
-    first, before = ("", 0) if warm is None else warmed(trainer, warm)
-    identity = identity_of(config, fingerprint_of(trained), first)
-    if folder.state.exists():
-        file = open_tensors(folder.state)
-        folder.check_goes_on(dict(file.metadata), identity)
-        trainer.load(file.tensors())
-        say(f"going on from step {trainer.step}")
-    source = SliceSource(trained, contrast, cutting_of(config), seed=config.seed)
-    curve = SliceSource(looked_at, contrast, cutting_of(config), seed=config.seed + LOOKED_AT)
-    about = {
-        "attribution": _attribution(manifests, config),
-        "data": ": ".join([counted(measured, made), *_subjects(measured)]),
-        "facts": {
-            "identity": identity,
-            "config_sha256": config_hash(config),
-            "first_weights": first,
-            "steps_before": before,
-        },
-    }
-    keeper = _Keeper(
-        folder, config, objective, trainer, about, curve.batch(0, range(config.report.images), 0), say
-    )
-    with Ahead(source) as ahead:
-        return keeper.through(ahead)
+    make = _maker(subjects or out / "subjects", say, first=trainer.rank == 0)
+    found = gather(config, data, trainer, warm=warm, make=make, say=say)
+    folder = RunFolder(out)
+    identity = identity_of(config, fingerprint_of(found.trained), found.origin.first)
+    curve = SliceSource(found.looked_at, contrast, cutting, seed=config.seed + LOOKED_AT)
+    shown = curve.batch(0, range(config.report.images), 0)
+    keeper = _Keeper(folder, config, objective, trainer, found, identity, shown, say)
+    with keeper.alone():
+        if folder.state.exists():
+            file = open_tensors(folder.state)
+            folder.check_goes_on(dict(file.metadata), identity)
+            trainer.load(file.tensors())
+            say(f"going on from step {trainer.step}")
+        with Ahead(SliceSource(found.trained, contrast, cutting, seed=config.seed)) as ahead:
+            return keeper.through(ahead)
 
 
 @dataclass
@@ -152,23 +122,47 @@ class _Keeper:
     config: TrainConfig
     objective: Denoising
     trainer: Trainer
-    about: dict[str, Any]
+    found: Gathered
+    identity: str
     curve: Batch
     say: Say
     lines: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    measured: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes out of the folder meanwhile; those of one run go by their first."""
+        from workbench.io.lock import FolderLock
+
+        if not self.writes:
+            yield
+            return
+        self.folder.samples.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(self.folder.lock)
+        lock.take(str(self.folder.path))
+        try:
+            yield
+        finally:
+            lock.release()
 
     def through(self, source: Any) -> dict[str, Any]:
         """Train to the end; an interrupt keeps the state it came to."""
+        from workbench.interrupts import interrupts_wait
+
         stated, trainer = self.config.report, self.trainer
         if self.writes:
             _write_text(self.folder.config, to_toml(self.config))
             self.lines = self.folder.losses_up_to(trainer.step)
+            self.metrics, self.measured = self.folder.metrics_up_to(trainer.step)
         begun, first, recent = time.perf_counter(), trainer.step, []
         try:
-            for report in trainer.run(source, self.config.optimiser.steps):
-                self.lines.append(_line(report))
+            while trainer.step < self.config.optimiser.steps:
+                # A step and its line, or neither.
+                with interrupts_wait():
+                    report = trainer.advance(source)
+                    self.lines.append(_line(report))
                 recent.append(report.loss)
                 if report.step % stated.every == 0:
                     self._tell(report, recent, (time.perf_counter() - begun) / (report.step - first))
@@ -182,9 +176,9 @@ class _Keeper:
             self.say(f"stopped after step {trainer.step}, which is kept: the same call goes on")
             raise
         except ValueError:
-            self.say(f"the last state that was kept is untouched: {self.folder.state}")
+            self.say(self.folder.last_kept())
             raise
-        if not self.metrics or trainer.step % stated.pictures:
+        if self.measured != trainer.step:
             self._look()
         self._finish()
         return self._keep()
@@ -215,6 +209,7 @@ class _Keeper:
         }
         _write_text(self.folder.curves, json.dumps(known, indent=1) + "\n")
         self.metrics = {f"denoising rmse at {level:g}": rmse for level, rmse in curve.items()}
+        self.measured = step
         self.say("  rmse at sigma " + "  ".join(f"{level:g}: {rmse:.4f}" for level, rmse in curve.items()))
         from pipelines.training.pictures import page_of_draws
 
@@ -244,8 +239,12 @@ class _Keeper:
             "steps": self.config.optimiser.steps,
             "loss": float(self.lines[-1].split(",")[1]) if self.lines else None,
             "metrics": self.metrics,
-            "data": self.about["data"],
-            **self.about["facts"],
+            "measured": {"step": self.measured, "on": self.found.counted},
+            "data": self.found.origin.data,
+            "identity": self.identity,
+            "config_sha256": config_hash(self.config),
+            "first_weights": self.found.origin.first,
+            "steps_before": self.found.origin.before,
         }
         if not self.writes:
             return record
@@ -255,7 +254,7 @@ class _Keeper:
         from workbench.io.tensor_file import write_tensors
         from workbench.io.weights import write_network
 
-        metadata = {"workbench.training": self.about["facts"]["identity"]}
+        metadata = {"workbench.training": self.identity}
         # Losses first: those of steps after the state are dropped when the run goes on.
         _write_text(self.folder.losses, text_of(self.lines))
         write_tensors(self.folder.state, self.trainer.state(), metadata, overwrite=True)
@@ -266,46 +265,44 @@ class _Keeper:
 
     def _card(self) -> Card:
         from pipelines.training.build import card_of
+        from workbench.priors.network import Provenance
 
-        return card_of(
-            self.config,
-            self.trainer.average.module,  # type: ignore[arg-type]  # the U-Net that it copied
-            steps=self.about["facts"]["steps_before"] + self.trainer.step,
-            data=self.about["data"],
-            attribution=self.about["attribution"],
+        origin = self.found.origin
+        notes = {
+            "config_sha256": config_hash(self.config),
+            "generated_share": self.found.generated,
+            "metrics_measured": {"step": self.measured, "on": self.found.counted},
+        }
+        told = Provenance(
+            origin.data,
+            attribution=origin.attribution,
+            steps=origin.before + self.trainer.step,
             metrics=self.metrics,
-            notes={"config_sha256": self.about["facts"]["config_sha256"], **self.notes},
+            notes={**notes, **origin.notes(), **self.notes},
         )
+        module: UNet = self.trainer.average.module  # type: ignore[assignment]  # the U-Net that it copied
+        return card_of(self.config, module, told=told, spacing=self.found.spacing)
 
 
-def _maker(cache: Path, say: Say) -> Callable[[GeneratorEntry, int], Volume]:
+def _maker(cache: Path, say: Say, *, first: bool) -> Callable[[GeneratorEntry, int], Volume]:
     """Return what makes a subject, or reads the one that was made before."""
+    from pipelines.training.launch import in_turn
+    from pipelines.training.made import made, name_of, read_made, stored
+    from workbench.io.tensor_file import write_tensors
 
     def make(entry: GeneratorEntry, seed: int) -> Volume:
-        from pipelines.training.made import made, read_made, write_made
+        path = cache / name_of(entry, seed)
 
-        path = cache / f"{entry.kind}-{seed:06d}-{entry.spacing:g}mm.safetensors"
-        if path.exists():
-            return read_made(path, entry.unit)
-        say(f"  making {entry.kind} {seed}")
-        volume = made(entry, seed)
-        cache.mkdir(parents=True, exist_ok=True)
-        write_made(path, volume)
-        return volume
+        def once() -> None:
+            if not path.exists():
+                say(f"  making {entry.kind} {seed}")
+                cache.mkdir(parents=True, exist_ok=True)
+                write_tensors(path, *stored(made(entry, seed)), overwrite=True)
+
+        in_turn(first, once)
+        return read_made(path)
 
     return make
-
-
-def _attribution(manifests: Sequence[Manifest], config: TrainConfig) -> str:
-    """Return whom to name for what was trained on, each once."""
-    entries = [
-        e for manifest in manifests for e in manifest.volumes if e.split == "train" and config.data.real
-    ]
-    return "; ".join(dict.fromkeys(f"{e.attribution} ({e.licence})" for e in entries if e.attribution))
-
-
-def _subjects(volumes: Sequence[SliceVolume]) -> list[str]:
-    return ["; ".join(sorted({volume.subject for volume in volumes}))] if volumes else []
 
 
 def _clock(seconds: float) -> str:

@@ -20,7 +20,7 @@ USER_EXTRAS = {
     "mri": {"sigpy", "finufft", "ismrmrd", "scipy"},
     "siemens": {"twixtools"},
     "dicom": {"pydicom", "highdicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm"},
-    "train": {"monai", "einops"},
+    "train": {"inverse-workbench[cli,io,dicom]", "monai", "einops"},
     "diffusers": {"diffusers", "safetensors"},
     "image": {"scikit-image", "PyWavelets"},
     "viewer": {"napari"},

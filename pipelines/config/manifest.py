@@ -7,6 +7,7 @@ Splits are by subject: whoever is tested on was never trained on, not in another
 
 from __future__ import annotations
 
+import posixpath
 from collections import defaultdict
 from typing import Annotated, Literal
 
@@ -18,6 +19,8 @@ Axis = Literal["axial", "coronal", "sagittal"]
 Split = Literal["train", "validate", "test"]
 Positive = Annotated[float, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1)]
+#: What generators make.
+UNITS = {"torso": "HU", "brain": ""}
 
 
 class VolumeEntry(Config):
@@ -29,7 +32,11 @@ class VolumeEntry(Config):
     kind: Literal["nifti", "dicom", "nrrd", "metaimage", "hdf5", "zarr"] = Field(description="Of file.")
     path: Text = Field(description="Of the file, or of a series' folder, below the data folder.")
     unit: str = Field(description="Of its values: HU, or empty for the magnitude of MR.")
-    sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$", description="Of the file.")
+    sha256: str = Field(
+        default="",
+        pattern="^([0-9a-f]{64})?$",
+        description="Of the file; of a folder, or a header with its data: of what sha256sum prints.",
+    )
     slope: float = Field(default=1.0, description="Physical values are slope * stored + intercept.")
     intercept: float = Field(default=0.0, description="See slope.")
     orientation: str = Field(
@@ -59,11 +66,17 @@ class GeneratorEntry(Config):
     name: Text = Field(description="What they are called in messages and records.")
     split: Split = Field(description="What they are for; the seeds of two splits may not meet.")
     kind: Literal["torso", "brain"] = Field(description="Of anatomy.")
-    unit: str = Field(description="Of the values: HU for torsos, empty for brains.")
+    unit: Literal["HU", ""] = Field(description="Of the values: HU for torsos, empty for brains.")
     first_seed: int = Field(default=0, ge=0, description="Of the first subject; the next has the next.")
     count: int = Field(ge=1, description="How many subjects.")
     spacing: Positive = Field(default=2.0, description="Voxel size [mm].")
     weight: Positive = Field(default=1.0, description="How often each is chosen beside volumes of its split.")
+
+    @model_validator(mode="after")
+    def _unit_is_the_kinds(self) -> GeneratorEntry:
+        if self.unit != UNITS[self.kind]:
+            raise ValueError(f"the unit of a {self.kind} must be {UNITS[self.kind]!r}, got {self.unit!r}")
+        return self
 
 
 class Manifest(Config):
@@ -97,8 +110,8 @@ def check_splits(manifests: list[Manifest]) -> list[str]:
     splits: dict[str, set[str]] = defaultdict(set)
     for manifest in manifests:
         for entry in manifest.volumes:
-            splits[f"the subject {entry.subject!r}"].add(entry.split)
-            splits[f"the file {entry.path!r}"].add(entry.split)
+            splits[f"the subject {' '.join(entry.subject.split()).casefold()!r}"].add(entry.split)
+            splits[f"the file {posixpath.normpath(entry.path)!r}"].add(entry.split)
             if entry.sha256:
                 splits[f"the file of SHA-256 {entry.sha256[:12]}"].add(entry.split)
         for made in manifest.generators:

@@ -31,7 +31,7 @@ class DataConfig(Config):
     )
     real: bool = Field(default=True, description="Whether measured volumes are used at all.")
     sizes: tuple[Size, ...] = Field(
-        default=((128, 128),), description="Rows, columns; a step takes one of them."
+        default=((128, 128),), min_length=1, description="Rows, columns; a step takes one of them."
     )
     spacing: tuple[Positive, Positive] = Field(
         default=(1.5, 3.0), description="Shortest and longest side of a voxel [mm]."
@@ -56,8 +56,8 @@ class ObjectiveConfig(Config):
 
     density: Literal["log-normal", "log-uniform", "uniform", "logit-normal"] = Field(
         default="log-normal",
-        description="Of noise levels: normal or uniform in log(sigma); uniform or logit-normal in the time "
-        "of the rectified flow, sigma / (1 + sigma), within noise_range.",
+        description="Of noise levels: normal, or uniform within noise_range, in log(sigma); uniform within "
+        "noise_range, or logit-normal, in the time of the rectified flow, sigma / (1 + sigma).",
     )
     mean: float = Field(default=-1.2, description="Of log(sigma), or of the logit.")
     sd: Positive = Field(default=1.2, description="Of log(sigma), or of the logit.")
@@ -92,12 +92,14 @@ class ReportConfig(Config):
     every: Count = Field(default=100, description="Steps between lines.")
     keep: Count = Field(default=500, description="Steps between states on disk.")
     pictures: Count = Field(default=2500, description="Steps between samples and denoising curves.")
-    split: Literal["train", "validate", "test"] = Field(
-        default="validate", description="Whose images the denoising curve is measured on."
+    split: Literal["train", "validate"] = Field(
+        default="validate", description="Whose images the denoising curve is measured on; never the tested."
     )
     images: Count = Field(default=32, description="Images of the denoising curve.")
     levels: tuple[Positive, ...] = Field(
-        default=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0), description="Noise levels of the curve."
+        default=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+        min_length=1,
+        description="Noise levels of the curve.",
     )
 
 
@@ -118,4 +120,26 @@ class TrainConfig(Config):
     def _levels_match(self) -> TrainConfig:
         if len(self.network.widths) != len(self.network.blocks):
             raise ValueError("network.blocks must have one entry for each of network.widths")
+        return self
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> TrainConfig:
+        for name, (low, high), less in (
+            ("objective.noise_range", self.objective.noise_range, False),
+            ("data.spacing", self.data.spacing, True),
+        ):
+            if not (low < high or (less and low == high)):
+                raise ValueError(f"{name} must rise, got {low:g}, {high:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_fit_the_network(self) -> TrainConfig:
+        # Voxels are shuffled two by two, and every level but the first halves the image.
+        multiple = 2 << (len(self.network.widths) - 1)
+        for size in self.data.sizes:
+            if any(n % multiple for n in size):
+                raise ValueError(
+                    f"data.sizes must be multiples of {multiple} for {len(self.network.widths)} levels, "
+                    f"got {size[0]} x {size[1]}"
+                )
         return self

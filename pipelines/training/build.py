@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -82,13 +80,10 @@ def card_of(
     config: TrainConfig,
     network: UNet,
     *,
-    steps: int,
-    data: str,
-    attribution: str,
-    metrics: Mapping[str, float],
-    notes: Mapping[str, Any],
+    told: Provenance | None = None,
+    spacing: tuple[float, float] | None = None,
 ) -> Card:
-    """Return the card of the weights after so many steps."""
+    """Return the card of a run's weights: what settings say, beside what is `told` of their origin."""
     contrast, stated = contrast_of(config), config.objective
     training = Training(
         dimensions=2,
@@ -100,20 +95,20 @@ def card_of(
     )
     slices = {
         "frame": 1,
-        "spacing": list(config.data.spacing),
+        "spacing": list(config.data.spacing if spacing is None else spacing),
         "sizes": [list(size) for size in config.data.sizes],
         "axes": [axis.value for axis in SliceAxis],
     }
-    about = {"name": config.name, "slices": slices, "workbench": installed_version() or "a checkout"}
-    provenance = Provenance(
-        data=data,
-        licence=config.licence,
-        attribution=attribution,
-        steps=steps,
-        metrics=metrics,
-        notes={**about, **({"about": config.notes} if config.notes else {}), **notes},
-    )
-    return Card(Architecture.of(network), EDMOutput(stated.data_sd), Labelled(LABELS), training, provenance)
+    about: dict[str, object] = {
+        "name": config.name,
+        "slices": slices,
+        "workbench": installed_version() or "a checkout",
+    }
+    if config.notes:
+        about["about"] = config.notes
+    told = Provenance() if told is None else told
+    told = told.with_(licence=config.licence, notes={**about, **told.notes})
+    return Card(Architecture.of(network), EDMOutput(stated.data_sd), Labelled(LABELS), training, told)
 
 
 def _density(config: TrainConfig) -> Density:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pipelines
 from operators.errors import value_error
 from pipelines.config.loading import load
 from pipelines.config.manifest import GeneratorEntry, Manifest, VolumeEntry, check_splits
-from pipelines.training.files import read_entry
+from pipelines.training.files import read_entry, sha256_of_files
 from workbench.priors.slice_frame import SliceAxis
 from workbench.training.contrast import Contrast
 from workbench.training.volumes import SliceVolume
 from workbench.volume import Volume
 
 __all__ = [
+    "check_contrast",
+    "check_copies",
     "counted",
     "fingerprint_of",
     "hold_out",
@@ -24,8 +28,14 @@ __all__ = [
     "measured_volumes",
     "mixed",
     "read_manifests",
+    "spacing_of",
 ]
 
+#: Where the workbench's own manifests are: in a checkout, in what is installed.
+SHIPPED = (
+    Path(pipelines.__file__).parents[1] / "data_manifests",
+    Path(pipelines.__file__).parent / "data_manifests",
+)
 #: How a generated subject comes: from a cache or made anew.
 Make = Callable[[GeneratorEntry, int], Volume]
 
@@ -34,7 +44,7 @@ def read_manifests(paths: Sequence[str]) -> list[Manifest]:
     """Return the manifests, checked against one another: of one unit, and nobody in two splits."""
     if not paths:
         raise value_error("data.manifests", "name one manifest or more", "none")
-    manifests = [load(Manifest, path, env={}) for path in paths]
+    manifests = [load(Manifest, _place(path), env={}) for path in paths]
     shared = check_splits(manifests)
     if shared:
         raise value_error("data.manifests", "have splits that share nobody", "; ".join(shared))
@@ -44,6 +54,45 @@ def read_manifests(paths: Sequence[str]) -> list[Manifest]:
         remedy = "Train a prior for each, or convert the volumes first."
         raise value_error("data.manifests", "hold values of one unit", listed, remedy)
     return manifests
+
+
+def check_contrast(manifests: Sequence[Manifest], contrast: Contrast) -> None:
+    """Refuse values in another unit than images are made of."""
+    wanted = contrast.units.unit
+    for unit in sorted({unit for manifest in manifests for unit in manifest.units} - {wanted}):
+        expected = f"hold values in {wanted or 'no unit, as magnitudes of MR are'}"
+        remedy = 'data.contrast = "hounsfield" makes images of HU, "magnetisation" of magnitudes.'
+        raise value_error("data.manifests", expected, repr(unit), remedy)
+
+
+def check_copies(manifests: Sequence[Manifest], root: Path) -> None:
+    """Refuse a file of one split that is, byte for byte, one of another; names and subjects may differ."""
+    entries = [entry for manifest in manifests for entry in manifest.volumes]
+    sized: dict[int, list[VolumeEntry]] = defaultdict(list)
+    for entry in entries:
+        if (root / entry.path).is_file():
+            sized[(root / entry.path).stat().st_size].append(entry)
+    for alike in sized.values():
+        if len({entry.split for entry in alike}) < 2:
+            continue
+        first: dict[str, VolumeEntry] = {}
+        for entry in alike:
+            other = first.setdefault(sha256_of_files(root / entry.path), entry)
+            if other.split != entry.split:
+                found = f"{other.path} in {other.split}, and its copy {entry.path} in {entry.split}"
+                remedy = "Give all of a subject to one split."
+                raise value_error("data.manifests", "have splits that share no file", found, remedy)
+
+
+def spacing_of(volumes: Sequence[SliceVolume], stated: tuple[float, float]) -> tuple[float, float]:
+    """Return the shortest and longest side of the voxels that slices will have; the finest volume decides."""
+    low, high = stated
+    finest = min(volume.finest(axis) for volume in volumes for axis in volume.axes)
+    if finest > high:
+        remedy = "Finer voxels would show interpolation alone."
+        expected = f"reach {finest:.3g} mm, the finest that there is to see"
+        raise value_error("data.spacing", expected, f"{low:g} to {high:g} mm", remedy)
+    return max(low, finest), high
 
 
 def hold_out(manifests: Sequence[Manifest], subjects: Sequence[str]) -> list[Manifest]:
@@ -122,6 +171,12 @@ def counted(measured: Sequence[SliceVolume], made: Sequence[SliceVolume]) -> str
         f"{len(made)} generated subjects" if made else "",
     )
     return " and ".join(kind for kind in kinds if kind)
+
+
+def _place(path: str) -> Path:
+    """Return where a manifest is: from the folder of the call, or one that comes with the workbench."""
+    shipped = [folder / Path(path).name for folder in SHIPPED if path.startswith("data_manifests/")]
+    return next((place for place in (Path(path), *shipped) if place.is_file()), Path(path))
 
 
 def _scaled(volumes: Sequence[SliceVolume], share: float) -> list[SliceVolume]:

@@ -18,9 +18,11 @@ from operators.grid import Grid
 from pipelines.config.manifest import VolumeEntry
 from workbench.volume import Volume
 
-__all__ = ["read_entry"]
+__all__ = ["read_entry", "sha256_of_files"]
 
 CHUNK = 2**20
+#: Headers whose data are in other files.
+DETACHED = (".nhdr", ".mhd")
 
 
 def read_entry(entry: VolumeEntry, root: Path) -> Volume:
@@ -29,8 +31,8 @@ def read_entry(entry: VolumeEntry, root: Path) -> Volume:
     if not path.exists():
         origin = f" It comes from {entry.origin}." if entry.origin else ""
         raise FileNotFoundError(f"{path} does not exist: {entry.name} of the manifest.{origin}")
-    if entry.sha256 and path.is_file():
-        found = _sha256(path)
+    if entry.sha256:
+        found = sha256_of_files(path)
         if found != entry.sha256:
             remedy = "Fetch it again, or correct the manifest."
             raise value_error(entry.name, f"have the SHA-256 {entry.sha256}", f"{found} of {path}", remedy)
@@ -43,6 +45,20 @@ def read_entry(entry: VolumeEntry, root: Path) -> Volume:
         volume = _oriented(volume, entry)
     wide = torch.complex64 if volume.data.is_complex() else torch.float32
     return volume.with_data(volume.data.to(wide) * entry.slope + entry.intercept)
+
+
+def sha256_of_files(path: Path) -> str:
+    """Return the SHA-256 of a file, or of what sha256sum prints of all files of a folder, sorted.
+
+    Of a header whose data lie beside it, the folder is that which both are in.
+    """
+    detached = path.suffix.lower() in DETACHED
+    if path.is_file() and not detached:
+        return _sha256(path)
+    folder = path.parent if detached else path
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    lines = "".join(f"{_sha256(files[name])}  {name}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _nifti(path: Path, entry: VolumeEntry) -> Volume:
@@ -95,14 +111,23 @@ def _placed(values: NDArray[Any], attributes: Mapping[str, Any], entry: VolumeEn
     if values.ndim != 3:
         raise value_error(entry.name, "be an array (z, y, x)", values.shape, "Name another: array = ...")
     if "affine" in attributes:
-        grid = Grid(values.shape, np.asarray(attributes["affine"], dtype=float).reshape(4, 4))
+        grid = Grid(values.shape, _affine(attributes["affine"], entry))
     elif entry.spacing is not None:
         grid = Grid.from_spacing(values.shape, entry.spacing)
     else:
         remedy = "State spacing = [z, y, x] in mm in the manifest; indices then grow towards S, A and R."
         raise value_error(entry.name, "say where its voxels lie", "no attribute affine, no spacing", remedy)
     native = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
-    return Volume(torch.from_numpy(native), grid, str(attributes.get("units", "")))
+    unit = attributes.get("units", "")
+    return Volume(torch.from_numpy(native), grid, unit.decode() if isinstance(unit, bytes) else str(unit))
+
+
+def _affine(said: object, entry: VolumeEntry) -> NDArray[np.float64]:
+    found = np.asarray(said)
+    if found.dtype.kind not in "iuf" or found.size != 16:
+        remedy = "Row by row: from indices (z, y, x, 1) to millimetres along R, A, S."
+        raise value_error(f"{entry.name}.affine", "be 16 numbers", f"{found.size} of {found.dtype}", remedy)
+    return found.astype(np.float64).reshape(4, 4)
 
 
 def _no_array(entry: VolumeEntry, known: list[str]) -> ValueError:

@@ -1,20 +1,17 @@
-"""Where a training run computes: its device, the ranks of torchrun, the weights it begins from."""
+"""Where a training run computes: its device, and the ranks of torchrun."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 import torch.distributed as ranks
 
-from workbench.io.weights import load_weights, read_card
 from workbench.priors.unet import UNet
-from workbench.training.trainer import Trainer
 
-__all__ = ["among_ranks", "laid_out", "warmed"]
+__all__ = ["among_ranks", "in_turn", "laid_out"]
 
 
 @contextmanager
@@ -41,9 +38,9 @@ def laid_out(network: UNet, device: str) -> UNet:
     return placed
 
 
-def warmed(trainer: Trainer, weights: Path) -> tuple[str, int]:
-    """Begin from a file of weights; return its hash, and the steps that were taken to it."""
-    module = load_weights(weights, trainer.module)
-    trainer.warm_start(module.state_dict())
-    card = read_card(weights)
-    return card.sha256, card.provenance.steps or 0
+def in_turn(first: bool, make: Callable[[], None]) -> None:
+    """Let the first rank make something that all of them read then."""
+    if first:
+        make()
+    if ranks.is_available() and ranks.is_initialized():
+        ranks.barrier()

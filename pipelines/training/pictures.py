@@ -27,6 +27,8 @@ COLUMNS = 8
 #: Of a spectrum.
 RINGS = 16
 
+#: The lowest and the highest level of a draw, where a prior is declared for them.
+LEVELS = (0.005, 80.0)
 #: Evaluations of the prior a draw takes.
 EVALUATIONS = 24
 
@@ -86,7 +88,8 @@ def drawn(
         calling=card.calling,
         execution=Execution(microbatch=16, autocast=torch.bfloat16, channels_last=True),
     ).given(slice_labels(spacing, axis))
-    levels = LogUniform(sigma_max=80.0, sigma_min=0.005)
+    low, high = card.training.noise_range or LEVELS
+    levels = LogUniform(sigma_max=min(high, LEVELS[1]), sigma_min=max(low, LEVELS[0]))
     solver = Integrator(dpm_solver_plus_plus(levels.times(EVALUATIONS), order=2))
     answer = sample(Posterior(prior), solver, draws=count, seed=seed)
     return answer.tensor()[:, 0]

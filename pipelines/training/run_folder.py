@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "prior.safetensors"
 
     @property
+    def lock(self) -> Path:
+        """What the one process that writes holds."""
+        return self.path / ".lock"
+
+    @property
     def curves(self) -> Path:
         """Denoising curves by step."""
         return self.path / "curves.json"
@@ -78,6 +83,20 @@ class RunFolder:
         lines = self.losses.read_text(encoding="utf-8").split("\n")[1:]
         kept = [line for line in lines if line.count(",") == 3 and int(line.split(",")[0]) <= step]
         return kept
+
+    def metrics_up_to(self, step: int) -> tuple[dict[str, float], int]:
+        """Return the metrics that were measured last, not after `step`, and the step they are of."""
+        if not self.record.exists():
+            return {}, 0
+        record = json.loads(self.record.read_text(encoding="utf-8"))
+        measured = int(record.get("measured", {}).get("step", 0))
+        return (dict(record["metrics"]), measured) if 0 < measured <= step else ({}, 0)
+
+    def last_kept(self) -> str:
+        """Return what there is to begin anew from."""
+        if not self.state.exists():
+            return "no state was kept before it"
+        return f"the last state that was kept is untouched: begin anew with --out NEW --from {self.weights}"
 
     def known_curves(self) -> dict[str, Any]:
         """Return the curves that are there."""

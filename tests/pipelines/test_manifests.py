@@ -39,7 +39,7 @@ def test_a_manifest_says_whose_each_volume_is_where_it_is_from_and_under_what_li
         assert entry.origin.startswith("https://"), entry.name
         assert entry.licence, entry.name
         assert entry.attribution, entry.name
-        assert entry.kind == "dicom" or entry.sha256, entry.name
+        assert entry.sha256, entry.name
 
 
 def test_who_is_held_out_is_trained_on_in_none_of_them() -> None:

@@ -26,8 +26,10 @@ from workbench.priors.turned import TurnedPrior
 
 __all__ = ["read_slice_prior"]
 
-#: By how much a voxel may lie outside the trained lengths.
-SLACK = 1.05
+#: Trained lengths as rounding may have them.
+SLACK = 1.005
+#: A slice is at most so many of the longest trained voxels thick, and its sides a trained side over SMALLER.
+THICKEST, SMALLER = 4.0, 4
 
 
 def read_slice_prior(
@@ -57,6 +59,7 @@ def read_slice_prior(
             f"{frame.spacing:g} mm",
             "Reconstruct on a grid of such voxels, and resample the answer.",
         )
+    _check_extent(grid, card, high)
     thickness = grid.spacing[0]
     sizes = (grid.shape[2], grid.shape[1]) if frame.transposed else grid.shape[1:]
     seen = Grid.plane(sizes, (frame.spacing, frame.spacing), thickness=thickness)
@@ -81,6 +84,22 @@ def _spacings(card: Card, path: str | Path) -> tuple[float, float]:
         raise value_error("path", "hold a prior of slices, as `workbench train` writes it", str(path), remedy)
     low, high = slices["spacing"]
     return float(low), float(high)
+
+
+def _check_extent(grid: Grid, card: Card, longest: float) -> None:
+    """Refuse slices that are thicker, or smaller, than anything that was trained on."""
+    if grid.spacing[0] > THICKEST * longest:
+        raise value_error(
+            "grid",
+            f"be at most {THICKEST * longest:g} mm thick",
+            f"{grid.spacing[0]:g} mm",
+            "Such a slice is a projection: reconstruct thinner ones, and average them.",
+        )
+    trained = min((min(size) for size in card.provenance.notes["slices"].get("sizes", ())), default=0)
+    if min(grid.shape[1:]) < trained / SMALLER:
+        rows, columns = grid.shape[1:]
+        expected = f"have sides of {-(-trained // SMALLER)} voxels or more: it was trained on {trained}"
+        raise value_error("grid", expected, f"{rows} x {columns}", "Take a wider field of view.")
 
 
 def _multiple(card: Card) -> int:

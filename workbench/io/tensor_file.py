@@ -10,6 +10,8 @@ the order of the names:
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,6 +47,8 @@ DTYPES: Mapping[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+#: How the library ends what the system said.
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
 CONVERT = (
     "Where you trust the file: safetensors.torch.save_file(torch.load(file, weights_only=True), "
     "'weights.safetensors'), with the state dict taken out first if it lies deeper."
@@ -119,12 +123,15 @@ def write_tensors(
         raise value_error("metadata", f"be shorter than {HEADER_LIMIT // 2} letters", "more")
     weights = {name: check_weight(tensor, name) for name, tensor in tensors.items()}
     compact = {name: weight.to("cpu", copy=True).contiguous() for name, weight in weights.items()}
-    save_file = _library("Writing weights").torch.save_file
+    library = _library("Writing weights")
     with written_whole(target) as partial:
         # The library makes files that only their owner may read; a new file here is as any other.
         partial.touch()
         mode = partial.stat().st_mode
-        save_file(compact, str(partial), metadata={"format": "pt", **metadata})
+        try:
+            library.torch.save_file(compact, str(partial), metadata={"format": "pt", **metadata})
+        except library.SafetensorError as error:
+            raise _of_the_system(error) from error
         partial.chmod(mode)
     sync(target.resolve().parent)
     return target
@@ -209,6 +216,12 @@ def _opened(source: Path) -> Iterator[Any]:
     except library.SafetensorError as error:
         remedy = "Copy or download it again; compare its size and its hash with the source's."
         raise value_error("path", "be a whole safetensors file", f"{source}: {error}", remedy) from error
+
+
+def _of_the_system(error: Exception) -> Exception:
+    """Return the error of the system, such as a full disk, that the library gives as text alone."""
+    found = OS_ERROR.search(str(error))
+    return error if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
 
 
 def _library(feature: str) -> ModuleType:

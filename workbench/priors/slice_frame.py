@@ -75,7 +75,9 @@ class SliceFrame:
     @classmethod
     def of(cls, grid: Grid) -> SliceFrame:
         """Return that of a grid of one slice, with square voxels and axes near the world's."""
-        Grid.require(grid)
+        if Grid.require(grid).time is not None:
+            remedy = "Frame by frame: grid.with_time(None)."
+            raise value_error("grid", "be a slice at one time", f"{grid.time.count} frames", remedy)
         if not grid.is_plane:
             remedy = "Slice by slice: grid.slice_at(0, index)."
             raise value_error("grid", "be a single slice", f"{grid.shape[0]} slices", remedy)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from operators.checks import check_count, check_number, replaced
 from operators.errors import NonFiniteError, type_error, value_error
+from workbench.interrupts import interrupts_wait
 from workbench.random import Keys
 from workbench.training.averaging import Average
 from workbench.training.batch import Batch
@@ -168,7 +169,7 @@ class Trainer:
             batch = source.batch(step, rows, whole).to(self.device)
             with self._precision():
                 losses = self.objective.losses(self.module, batch, Strata(keys, whole))
-            _require_finite(losses, batch, step)
+            self._require_finite(losses, batch, step)
             (losses.sum() / whole).backward()  # type: ignore[no-untyped-call]  # torch's
             total += losses.detach().double().sum().cpu() / whole
         self._over_ranks(total)
@@ -176,14 +177,17 @@ class Trainer:
         if not math.isfinite(norm):
             raise NonFiniteError(
                 f"the gradient of step {step} is not finite, with a loss of {float(total):g}; no weight has "
-                "moved. Lower the rate, or look at the images of this step."
+                "moved. Begin anew from the averaged weights with a lower rate, or look at the images of this "
+                "step."
             )
         rate = self.settings.rate.at(step)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        self._optimiser.step()
-        self.step = step
-        self.average.update(self.module, step)
+        # All of a step or nothing of it: a state kept after Ctrl-C is that of a number of steps.
+        with interrupts_wait():
+            self._optimiser.step()
+            self.average.update(self.module, step)
+            self.step = step
         return Report(step, float(total), norm, rate)
 
     def state(self) -> dict[str, Tensor]:
@@ -211,13 +215,15 @@ class Trainer:
         self._optimiser.state.clear()
         for name, weight in self.module.named_parameters():
             if f"step.{name}" in state:
-                # Moments lie in memory as their weight does, or the fused update would pair others.
+                # Moments lie in memory, and counts on the device, as their weight does: the fused update
+                # would pair others, or none.
                 self._optimiser.state[weight] = {
-                    kind: torch.empty_like(weight if kind != "step" else state[f"step.{name}"]).copy_(
-                        state[f"{kind}.{name}"]
-                    )
+                    kind: torch.empty_like(
+                        weight, memory_format=torch.preserve_format, requires_grad=False
+                    ).copy_(state[f"{kind}.{name}"])
                     for kind in MOMENTS
-                }
+                    if kind != "step"
+                } | {"step": state[f"step.{name}"].to(weight.device, torch.float32, copy=True)}
         self.step = int(state["step"])
 
     def warm_start(self, weights: Mapping[str, Tensor]) -> None:
@@ -238,6 +244,22 @@ class Trainer:
         if self.settings.autocast is None:
             return nullcontext()
         return torch.autocast(self.device.type, self.settings.autocast)
+
+    def _require_finite(self, losses: Tensor, batch: Batch, step: int) -> None:
+        """Raise, on every rank, where a loss of any is NaN or infinite, and say of which image."""
+        bad = (~torch.isfinite(losses.detach())).nonzero()[:, 0].tolist()
+        named = [batch.names[i] if batch.names else f"row {batch.first + i}" for i in bad[:3]]
+        found = f"in {len(bad)} of {len(losses)} rows ({', '.join(named)})" if bad else ""
+        if self.ranks > 1:
+            # A rank that raised alone would leave the others waiting for its gradients.
+            told: list[str] = [""] * self.ranks
+            ranks.all_gather_object(told, found)
+            found = "; ".join(f"{text} of rank {rank}" for rank, text in enumerate(told) if text)
+        if found:
+            raise NonFiniteError(
+                f"the loss of step {step} is not finite {found}; no weight has moved. Begin anew from the "
+                "averaged weights with a lower rate, or without these images."
+            )
 
     def _over_ranks(self, total: Tensor) -> None:
         """Sum gradients and loss over the ranks."""
@@ -277,15 +299,3 @@ def _require_names(state: Mapping[str, Tensor], wanted: set[str], moments: set[s
         what = "lacking" if missing or not strange else "beside what it wants"
         remedy = "It is the state of another network, or half of one."
         raise value_error("state", "be that of this trainer", f"{what}: {', '.join(found[:3])}", remedy)
-
-
-def _require_finite(losses: Tensor, batch: Batch, step: int) -> None:
-    """Raise where a loss is NaN or infinite, and say of which image."""
-    bad = (~torch.isfinite(losses.detach())).nonzero()[:, 0].tolist()
-    if not bad:
-        return
-    named = [batch.names[i] if batch.names else f"row {batch.first + i}" for i in bad[:3]]
-    raise NonFiniteError(
-        f"the loss of step {step} is not finite in {len(bad)} of {len(losses)} rows ({', '.join(named)}); "
-        "no weight has moved. Go on from the last state kept, with a lower rate or without these images."
-    )

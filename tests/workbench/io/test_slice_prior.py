@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from operators.grid import Grid
+from operators.grid import Grid, TimeAxis
 from operators.identity import Identity
 from operators.space import Space
 from workbench import Posterior, Units
@@ -116,3 +116,16 @@ def test_what_it_was_not_trained_for_is_refused(tmp_path: Path) -> None:
     mr = written(tmp_path / "mr", is_complex=True, units=Units())
     with pytest.raises(ValueError, match="`energy` must be None: the prior is not in HU"):
         read_slice_prior(mr, Grid.plane((16, 16), (2.0, 2.0)), energy=70.0)
+
+
+def test_slices_unlike_any_that_was_trained_on_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, notes={"slices": {**SLICES["slices"], "sizes": [[64, 64], [128, 128]]}})
+    assert read_slice_prior(path, Grid.plane((16, 40), (2.0, 2.0), thickness=12.0)) is not None
+    with pytest.raises(ValueError, match="`grid` must have sides of 16 voxels or more: .* got 15 x 40"):
+        read_slice_prior(path, Grid.plane((15, 40), (2.0, 2.0)))
+    with pytest.raises(ValueError, match="`grid` must be at most 12 mm thick, got 13 mm"):
+        read_slice_prior(path, Grid.plane((32, 32), (2.0, 2.0), thickness=13.0))
+    with pytest.raises(ValueError, match="`grid` must have voxels of 1.5 to 3 mm, .* got 1.48 mm"):
+        read_slice_prior(path, Grid.plane((32, 32), (1.48, 1.48)))
+    with pytest.raises(ValueError, match="`grid` must be a slice at one time, got 3 frames"):
+        read_slice_prior(path, Grid.plane((32, 32), (2.0, 2.0)).with_time(TimeAxis(3, 1.0)))

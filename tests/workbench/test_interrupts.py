@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.workbench.toys import walk
-from workbench.io.interrupts import interrupts_wait
+from workbench.interrupts import interrupts_wait
 from workbench.io.zarr_store import ZarrStore
 
 
