@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +35,7 @@ class Motion(StrEnum):
 
     BREATHING = "breathing"
     BEATING = "beating"
+    BOTH = "both"
 
 
 class Plane(StrEnum):
@@ -46,9 +48,11 @@ class Plane(StrEnum):
 
 
 #: Where a slice is put.
-LANDMARKS = {Motion.BREATHING: "dome", Motion.BEATING: "heart"}
+LANDMARKS = {Motion.BREATHING: "dome", Motion.BEATING: "heart", Motion.BOTH: "heart"}
 #: World axis (R, A, S) across each slice.
 ACROSS = {Plane.SAGITTAL: 0, Plane.CORONAL: 1, Plane.AXIAL: 2}
+#: What fits into the memory of a usual machine, at 6 bytes a voxel.
+MOST_VOXELS = 2**30
 
 
 def phantom(
@@ -56,12 +60,18 @@ def phantom(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")] = Path("phantom"),
     seed: Annotated[int, typer.Option(help="Seed of the first subject; the next ones count up.")] = 0,
     count: Annotated[int, typer.Option(help="How many subjects.")] = 1,
-    spacing: Annotated[float, typer.Option(help="Voxel size in mm.")] = 2.5,
+    spacing: Annotated[str, typer.Option(help="Voxel size in mm: one number, or z,y,x.")] = "2.5",
     contrast: Annotated[
         str | None,
-        typer.Option(help="none, arterial or venous; of a brain t1, t2 or flair. Else drawn from the seed."),
+        typer.Option(
+            help="none, arterial or venous; of a brain t1, t2, flair, pd, t1c, t2s. Else drawn by the seed."
+        ),
     ] = None,
     lesions: Annotated[int, typer.Option(help="How many lesions, of all kinds in turn.")] = 0,
+    lesion_kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Of this kind alone, such as 'lung nodule' or ms; may be given again."),
+    ] = None,
     supersample: Annotated[int, typer.Option(help="Points along each side of a voxel.")] = 1,
     motion: Annotated[Motion | None, typer.Option(help="Render frames of a movement.")] = None,
     frames: Annotated[int, typer.Option(help="Frames in one period of the movement.")] = 8,
@@ -70,22 +80,23 @@ def phantom(
     """Draw synthetic subjects: images with label maps and known lesions.
 
     Each is a function of its seed alone. Writes NIfTI and a record with the seed, the parameters, the names
-    of the labels and what is known of the lesions. With --motion it writes frames, 4D, and their
-    displacements in mm along R, A and S, u in x(r + u), one file for each component.
+    of the labels and what is known of the lesions; with --lesions also which lesion each voxel is of. With
+    --motion it writes frames, 4D, and their displacements in mm along R, A and S, u in x(r + u), one file for
+    each component.
     """
     check_count(seed, "seed", minimum=0)
     check_count(count, "count")
-    check_spacing(spacing, "spacing")
+    sizes = check_spacing(_numbers(spacing), "spacing")
     check_count(lesions, "lesions", minimum=0)
     check_count(supersample, "supersample")
     check_count(frames, "frames")
     for number in range(seed, seed + count):
-        subject = _draw(kind, number, contrast, lesions)
+        subject = _draw(kind, number, contrast, lesions, tuple(lesion_kind or ()))
         files = write(
             subject,
             out,
             f"{kind}-{number:04d}",
-            spacing=spacing,
+            spacing=sizes,
             supersample=supersample,
             motion=motion,
             frames=frames,
@@ -100,7 +111,7 @@ def write(
     out: Path,
     name: str,
     *,
-    spacing: float,
+    spacing: Sequence[float] | float,
     supersample: int = 1,
     motion: Motion | None = None,
     frames: int = 8,
@@ -114,30 +125,43 @@ def write(
     from workbench.io.nifti import write_nifti
 
     require("nibabel", feature="Writing phantoms", extra="io")
+    grid = subject.grid(spacing)
+    _check_size(grid)
     out.mkdir(parents=True, exist_ok=True)
     record_file = out / f"{name}.json"
     record_file.unlink(missing_ok=True)
-    grid = subject.grid(spacing)
+    lesions = [_plain(lesion) for lesion in subject.lesions]
     facts: dict[str, Any] = {}
     if motion is None:
         rendered = subject.render(grid, supersample=supersample)
         volumes = {name: rendered.image, f"{name}-labels": rendered.labels}
+        if lesions:
+            numbers = rendered.numbered(subject.lesion_labels)
+            volumes[f"{name}-lesions"] = numbers
+            # None, where a voxel's middle hits no part of it.
+            lesions = [
+                {"number": i, **fact, "voxels": int((numbers.data == i).sum())}
+                for i, fact in enumerate(lesions, start=1)
+            ]
     else:
         movement, moving = _movement(subject, motion, grid, frames, plane)
         volumes = dict(_frames(subject, movement, moving, name, supersample))
-        facts["motion"] = {"kind": str(motion), "plane": str(plane), **_plain(movement)}
+        still = {"kind": str(motion), "plane": str(plane), "period": movement.period}
+        facts["motion"] = still | _plain(movement)
+        # A lesion moves with what it is in: r + u(r, t) is the place that is told.
+        lesions = [{**fact, "place": "at rest"} for fact in lesions]
     files = [write_nifti(out / f"{stem}.nii.gz", volume).name for stem, volume in volumes.items()]
     record = {
         "subject": type(subject).__name__.lower(),
         "seed": subject.seed,
         "unit": subject.unit,
-        "spacing_mm": spacing,
+        "spacing_mm": list(grid.spacing),
         "supersample": supersample,
         "parameters": {
             key: value for key, value in _plain(subject).items() if key not in ("seed", "lesions")
         },
         "label_names": {str(label): text for label, text in subject.label_names.items()},
-        "lesions": [_plain(lesion) for lesion in subject.lesions],
+        "lesions": lesions,
         **facts,
         "voxels_sha256": {
             f"{stem}.nii.gz": hashlib.sha256(volume.data.numpy().tobytes()).hexdigest()
@@ -149,11 +173,35 @@ def write(
     return [*files, record_file.name]
 
 
-def _draw(kind: SubjectKind, seed: int, contrast: str | None, lesions: int) -> Subject:
+def _numbers(spacing: str) -> Sequence[float] | float:
+    try:
+        numbers = [float(part) for part in spacing.split(",")]
+    except ValueError:
+        raise value_error("spacing", "be a number in mm, or three: z,y,x", repr(spacing)) from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _check_size(grid: Grid) -> None:
+    voxels = math.prod(grid.shape)
+    if voxels > MOST_VOXELS:
+        text = " x ".join(str(n) for n in grid.shape)
+        raise value_error("spacing", f"give at most {MOST_VOXELS} voxels", f"{text} of them", "Coarser ones.")
+    if min(grid.shape) < 2:
+        sizes = ", ".join(f"{length:g}" for length in grid.spacing)
+        raise value_error("spacing", "give two voxels or more along each axis", f"{sizes} mm", "Finer ones.")
+
+
+def _draw(
+    kind: SubjectKind, seed: int, contrast: str | None, lesions: int, kinds: tuple[str, ...]
+) -> Subject:
     from workbench.anatomy import Brain, Torso
 
     if kind is SubjectKind.TORSO:
-        return Torso.draw(seed, contrast=contrast, lesions=lesions)
+        # A number of them is shared out among the kinds, in turn.
+        shares = {name: len(range(lesions)[i :: len(kinds)]) for i, name in enumerate(kinds)}
+        return Torso.draw(seed, contrast=contrast, lesions=shares or lesions)
+    if kinds:
+        return Brain.draw(seed, contrast=contrast, lesions=lesions, lesion_kinds=kinds)
     return Brain.draw(seed, contrast=contrast, lesions=lesions)
 
 
@@ -162,6 +210,7 @@ def _movement(
 ) -> tuple[Movement, Grid]:
     """Return the movement of `subject`, and the grid of its frames."""
     from operators.grid import Grid, TimeAxis
+    from workbench.anatomy.motion import Together
     from workbench.anatomy.torso import Beating, Breathing, Torso
 
     if not isinstance(subject, Torso):
@@ -170,8 +219,12 @@ def _movement(
             "motion", "be left out: only a torso breathes and beats", got, "Leave --motion out."
         )
     place = subject.landmarks[LANDMARKS[motion]]
-    breathes = motion is Motion.BREATHING
-    movement = Breathing(subject.landmarks["diaphragm"]) if breathes else Beating(place)
+    breathing, beating = Breathing(subject.landmarks["diaphragm"]), Beating(subject.landmarks["heart"])
+    movement: Movement = {
+        Motion.BREATHING: breathing,
+        Motion.BEATING: beating,
+        Motion.BOTH: Together(breathing, beating),
+    }[motion]
     still = grid
     if plane is not Plane.VOLUME:
         axis = 2 - ACROSS[plane]

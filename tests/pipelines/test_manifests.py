@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import h5py
@@ -14,7 +15,7 @@ from operators.grid import Grid
 from pipelines.config.loading import ConfigError, load
 from pipelines.config.manifest import Manifest, VolumeEntry, check_splits
 from pipelines.training.data import fingerprint_of, mixed, read_manifests
-from pipelines.training.files import READERS, read_entry
+from pipelines.training.files import READERS, read_entry, sha256_of_files
 from tests.workbench.io.dicom_cases import ramp, saved, stack
 from tests.workbench.training.training_cases import world_volume
 from workbench.io.nifti import write_nifti
@@ -139,6 +140,44 @@ def test_arrays_that_are_not_there_or_lie_nowhere_are_refused(tmp_path: Path) ->
         read_entry(entry("hdf5", "v.h5", array="volume"), tmp_path)
     with pytest.raises(ValueError, match=r"`v` must be an array \(z, y, x\), got \(4, 4\)"):
         read_entry(entry("hdf5", "v.h5", array="flat", spacing=(1.0, 1.0, 1.0)), tmp_path)
+
+
+@pytest.mark.parametrize("affine", [np.eye(3).ravel(), np.array([b"a"] * 16)], ids=["nine", "text"])
+def test_affines_that_are_none_are_refused(tmp_path: Path, affine: np.ndarray) -> None:
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["volume"] = np.zeros((4, 4, 4))
+        file["volume"].attrs["affine"] = affine
+    with pytest.raises(ValueError, match="`v.affine` must be 16 numbers, got"):
+        read_entry(entry("hdf5", "v.h5", array="volume"), tmp_path)
+
+
+def test_units_may_be_bytes_as_other_programs_write_them(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["volume"] = np.zeros((4, 4, 4))
+        file["volume"].attrs["units"] = np.bytes_("HU")
+    volume = read_entry(entry("hdf5", "v.h5", array="volume", spacing=(1.0, 1.0, 1.0)), tmp_path)
+    assert volume.unit == "HU"
+
+
+def test_folders_and_headers_are_hashed_with_all_their_files(tmp_path: Path) -> None:
+    folder = tmp_path / "series"
+    saved(folder, stack(ramp()))
+    printed = "find * -type f | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum"
+    told = subprocess.run(printed, shell=True, cwd=folder, capture_output=True, text=True, check=True).stdout
+    sha256 = told.split()[0]
+    assert sha256_of_files(folder) == sha256
+    assert read_entry(entry("dicom", "series", sha256=sha256), tmp_path).unit == "HU"
+    some = sorted(path for path in folder.rglob("*") if path.is_file())[1]
+    some.write_bytes(some.read_bytes() + b"\0")
+    with pytest.raises(ValueError, match=f"`v` must have the SHA-256 {sha256}"):
+        read_entry(entry("dicom", "series", sha256=sha256), tmp_path)
+    # A header alone says nothing of the values beside it.
+    (tmp_path / "n").mkdir()
+    (tmp_path / "n" / "v.nhdr").write_text("header")
+    (tmp_path / "n" / "v.raw").write_bytes(b"1")
+    before = sha256_of_files(tmp_path / "n" / "v.nhdr")
+    (tmp_path / "n" / "v.raw").write_bytes(b"2")
+    assert sha256_of_files(tmp_path / "n" / "v.nhdr") != before
 
 
 def test_every_kind_of_the_schema_has_a_reader() -> None:

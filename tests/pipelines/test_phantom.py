@@ -23,7 +23,8 @@ def test_a_torso_with_lesions_round_trip(tmp_path: Path, capsys: pytest.CaptureF
     out = tmp_path / "made" / "here"
     options = ["--seed", "3", "--count", "2", "--spacing", "14", "--lesions", "2", "--contrast", "venous"]
     assert main(["phantom", "torso", *options, "--out", str(out)]) == 0
-    names = [f"torso-000{seed}{end}" for seed in (3, 4) for end in (".nii.gz", "-labels.nii.gz", ".json")]
+    ends = (".nii.gz", "-labels.nii.gz", "-lesions.nii.gz", ".json")
+    names = [f"torso-000{seed}{end}" for seed in (3, 4) for end in ends]
     assert capsys.readouterr().out.split() == [str(out / name) for name in names]
     assert sorted(path.name for path in out.iterdir()) == sorted(names)  # and no partial file
     torso = Torso.draw(3, contrast="venous", lesions=2)
@@ -64,6 +65,52 @@ def test_motion_has_frames_and_their_displacements(
     points = torch.from_numpy(still.index_to_world(np.argwhere(np.ones(still.shape))))
     values, _ = Torso.draw(1).values(points + field[:, 1].reshape(3, -1).T.double())
     assert ((values - frames.data[1].flatten()).abs() < 2).float().mean() > 0.98
+
+
+def test_lesions_are_numbered_and_of_the_kind_that_is_asked_for(tmp_path: Path) -> None:
+    options = ["--lesions", "3", "--lesion-kind", "liver metastasis", "--lesion-kind", "lung nodule"]
+    assert main(["phantom", *options, "--seed", "2", "--spacing", "4,5,5", "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "torso-0002.json").read_text())
+    assert record["spacing_mm"] == [4.0, 5.0, 5.0]
+    kinds = [lesion["kind"] for lesion in record["lesions"]]
+    assert kinds == ["lung nodule", "liver metastasis", "liver metastasis"]
+    labels = read_nifti(tmp_path / "torso-0002-labels.nii.gz")
+    numbers = read_nifti(tmp_path / "torso-0002-lesions.nii.gz")
+    assert numbers.grid.spacing == pytest.approx((4.0, 5.0, 5.0))
+    for lesion in record["lesions"]:
+        mine = numbers.data == lesion["number"]
+        assert int(mine.sum()) == lesion["voxels"]
+        assert (labels.data[mine] == lesion["label"]).all()
+        if lesion["voxels"]:
+            at = numbers.grid.index_to_world(mine.nonzero().double().numpy())
+            assert np.linalg.norm(at - lesion["centre"], axis=1).max() < 1.3 * lesion["radius"] + 1
+    assert int((numbers.data > 0).sum()) == sum(lesion["voxels"] for lesion in record["lesions"])
+
+
+def test_both_movements_at_once(tmp_path: Path) -> None:
+    options = ["--motion", "both", "--frames", "2", "--spacing", "14", "--lesions", "1"]
+    assert main(["phantom", "--seed", "1", *options, "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "torso-0001.json").read_text())
+    assert (record["motion"]["kind"], record["motion"]["period"]) == ("both", 4.0)
+    assert record["motion"]["inner"]["contraction"] == 0.2
+    assert record["lesions"][0]["place"] == "at rest"
+
+
+@pytest.mark.parametrize(
+    ("spacing", "message"),
+    [
+        ("0.01", "`spacing` must give at most 1073741824 voxels, got "),
+        ("600", "`spacing` must give two voxels or more along each axis, got 600, 600, 600 mm"),
+        ("fine", "`spacing` must be a number in mm, or three: z,y,x, got 'fine'"),
+        ("1,2", "`spacing`"),
+    ],
+)
+def test_spacings_of_no_use_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spacing: str, message: str
+) -> None:
+    assert main(["phantom", "--spacing", spacing, "--out", str(tmp_path / "made")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_brain_with_a_lesion_round_trips(tmp_path: Path) -> None:

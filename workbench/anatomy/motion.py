@@ -21,7 +21,7 @@ from operators.grid import Grid
 from workbench.anatomy.subject import Lesion, Point, Subject
 from workbench.volume import Volume
 
-__all__ = ["Frames", "Moved", "Movement", "render_frames"]
+__all__ = ["Frames", "Moved", "Movement", "Together", "render_frames"]
 
 
 class Movement(ABC):
@@ -35,6 +35,27 @@ class Movement(ABC):
     @abstractmethod
     def displacement(self, points: Tensor, time: float) -> Tensor:
         """Return u (..., 3) in mm along R, A and S at world points (..., 3), at `time` s."""
+
+
+@dataclass(frozen=True)
+class Together(Movement):
+    """Two movements at once: u(r) = v(r) + w(r + v(r)), v of `outer` and w of `inner`.
+
+    A heart beats within a chest that breathes: Together(breathing, beating), for a period of the outer.
+    """
+
+    outer: Movement
+    inner: Movement
+
+    @property
+    def period(self) -> float:
+        """Seconds after which the outer movement repeats."""
+        return self.outer.period
+
+    def displacement(self, points: Tensor, time: float) -> Tensor:
+        """Return u at `points`."""
+        first = self.outer.displacement(points, time)
+        return first + self.inner.displacement(points + first, time)
 
 
 @dataclass(frozen=True)

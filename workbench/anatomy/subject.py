@@ -39,7 +39,7 @@ SNAP = 2.0**-10
 class Lesion:
     """What was put where: `kind` such as "lung nodule", its label, `centre` in RAS mm and `radius` in mm.
 
-    `contrast` is the lesion's value less that of the tissue around it, in the image's unit.
+    `contrast` is the lesion's value less that of the tissue it took the place of, in the image's unit.
     """
 
     kind: str
@@ -57,18 +57,34 @@ class Rendered:
     labels: Volume
     lesions: tuple[Lesion, ...]
 
+    def numbered(self, kinds: Sequence[int]) -> Volume:
+        """Return which lesion a voxel is of: 1 for the first of `lesions`, and so on; 0 elsewhere.
+
+        `kinds` are the labels of lesions; a voxel of one is of that which is nearest, in its own radii.
+        """
+        numbers = torch.zeros_like(self.labels.data)
+        found = torch.isin(self.labels.data, torch.tensor([*kinds], dtype=self.labels.data.dtype)).nonzero()
+        if self.lesions and len(found):
+            points = torch.from_numpy(self.labels.grid.index_to_world(found.double().numpy()))
+            centres = points.new_tensor([lesion.centre for lesion in self.lesions])
+            radii = points.new_tensor([lesion.radius for lesion in self.lesions])
+            nearest = (torch.cdist(points, centres) / radii).argmin(dim=1)
+            numbers[tuple(found.T)] = (nearest + 1).to(numbers.dtype)
+        return Volume(numbers, self.labels.grid)
+
 
 class Subject(ABC):
     """A synthetic subject. Subclasses are frozen dataclasses of what was drawn from `seed`.
 
     They state `unit`, "HU" for CT and "" for the magnitude of an MR image, `label_names` (0 is "outside"),
-    `lesions`, `box`, and evaluate themselves in `_values`.
+    `lesions` and the labels that these have, `lesion_labels`, `box`, and evaluate themselves in `_values`.
     """
 
     seed: int
     unit: str
     label_names: Mapping[int, str]
     lesions: tuple[Lesion, ...] = ()
+    lesion_labels: tuple[int, ...] = ()
 
     @property
     @abstractmethod

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from operators.errors import value_error
 from workbench.export import to_array
-from workbench.io.checks import checked_path
 from workbench.interrupts import interrupts_wait
+from workbench.io.checks import checked_path
 from workbench.io.lock import FolderLock
 from workbench.io.whole import sync, written_whole
 from workbench.io.zarr_folder import (

@@ -75,9 +75,10 @@ class SliceFrame:
     @classmethod
     def of(cls, grid: Grid) -> SliceFrame:
         """Return that of a grid of one slice, with square voxels and axes near the world's."""
-        if Grid.require(grid).time is not None:
+        frames = Grid.require(grid).time
+        if frames is not None:
             remedy = "Frame by frame: grid.with_time(None)."
-            raise value_error("grid", "be a slice at one time", f"{grid.time.count} frames", remedy)
+            raise value_error("grid", "be a slice at one time", f"{frames.count} frames", remedy)
         if not grid.is_plane:
             remedy = "Slice by slice: grid.slice_at(0, index)."
             raise value_error("grid", "be a single slice", f"{grid.shape[0]} slices", remedy)

@@ -177,8 +177,7 @@ class Trainer:
         if not math.isfinite(norm):
             raise NonFiniteError(
                 f"the gradient of step {step} is not finite, with a loss of {float(total):g}; no weight has "
-                "moved. Begin anew from the averaged weights with a lower rate, or look at the images of this "
-                "step."
+                "moved. Begin anew from the averaged weights with a lower rate, or without its images."
             )
         rate = self.settings.rate.at(step)
         for group in self._optimiser.param_groups:

@@ -157,3 +157,34 @@ def test_rates_rise_stay_and_fall() -> None:
 def test_bad_settings_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trainer(**change)
+
+
+def test_all_ranks_stop_where_the_loss_of_one_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank that went on would wait for the gradients of one that has stopped."""
+    one = trainer()
+    one.advance(Waves())
+    one.rank, one.ranks = 0, 2
+
+    def gathered(told: list[str], found: str) -> None:
+        assert found == ""
+        told[:] = [found, "in 1 of 2 rows (wave 3)"]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gathered)
+    with pytest.raises(NonFiniteError, match=r"step 2 is not finite in 1 of 2 rows \(wave 3\) of rank 1; no"):
+        one.advance(Waves())
+    assert one.step == 1
+
+
+@pytest.mark.cuda
+def test_a_run_on_a_gpu_goes_on_from_its_state() -> None:
+    def begun() -> Trainer:
+        return Trainer(UNet(SETTINGS, seed=3).cuda(), OBJECTIVE, TrainerSettings(rows=4), device="cuda")
+
+    losses = [report.loss for report in begun().run(Waves(), 6)]
+    first = begun()
+    list(first.run(Waves(), 3))
+    second = begun()
+    second.load({name: value.cpu() for name, value in first.state().items()})
+    held = second._optimiser.state.values()
+    assert all(value.device.type == "cuda" for state in held for value in state.values())
+    assert [report.loss for report in second.run(Waves(), 6)] == pytest.approx(losses[3:], rel=1e-4)

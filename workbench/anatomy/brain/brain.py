@@ -63,6 +63,7 @@ class Brain(Subject):
 
     unit = ""
     label_names = LABEL_NAMES
+    lesion_labels = (Tissue.STROKE, Tissue.MS, Tissue.TUMOUR_CORE, Tissue.TUMOUR_RIM, Tissue.OEDEMA)
 
     @classmethod
     def draw(
@@ -186,9 +187,10 @@ class Brain(Subject):
         canvas.labels = canvas.labels.masked_fill(keep <= 0.5, int(Tissue.OUTSIDE))
 
     def _truth(self, focus: Focus) -> Lesion:
-        """Return the lesion's record; its contrast is against white matter, with the coil's gain there."""
-        gain = float(self._gain(torch.tensor(focus.centre)[:, None]))
-        contrast = gain * (self.signals[focus.label] - self.signals[Tissue.WHITE])
+        """Return the lesion's record; its contrast is against what it replaced, with the gain there."""
+        place = torch.tensor(focus.centre)[:, None]
+        host = Tissue(int(replace(self, foci=())._painted(place).labels[0]))
+        contrast = float(self._gain(place)) * (self.signals[focus.label] - self.signals[host])
         return Lesion(focus.kind, int(focus.label), focus.centre, focus.radius, contrast)
 
 

@@ -1,6 +1,8 @@
 """Breathing and beating: displacements u(r, t) as in `workbench.anatomy.motion`, with u(r, 0) = 0.
 
-|grad u| stays below 1, so that no frame folds.
+No frame folds: the Jacobian of r + u stays above 0.25 for all that is accepted, and above 0.7 for a deep
+breath (30 mm, the front 10 mm). Fields are smooth and bones are not asked: a breath of 15 mm moves vertebrae
+by 0.2 mm in the mean, a process by up to 5 mm.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from workbench.anatomy.subject import Point
 
 __all__ = ["Beating", "Breathing"]
 
-#: Of a movement in mm: the Jacobian is 0.5 there, where a deep breath (30 mm) has 0.7.
+#: Of a movement in mm.
 DEEPEST = 60.0
+#: From the heart's middle to where nothing moves: along A, of what it is along R and S.
+SHALLOW = 0.8
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,11 @@ class Breathing(Movement):
     def displacement(self, points: Tensor, time: float) -> Tensor:
         """Return u at `points`: what comes down to r was above it, what comes forward was behind it."""
         x, y, z = (points - points.new_tensor(self.diaphragm)).unbind(dim=-1)
-        # Along the height: nothing at the apex and in the pelvis, most at the dome. The spine stays.
-        height = step(z, -260, -5) * (1 - step(z, 5, 225))
-        back = step(y, -95, -50)
-        inner = (
-            back
-            * torch.exp(-((x / 115) ** 4) - (((y - 15) / 90) ** 4))
-            * (1 - torch.exp(-((x / 40) ** 2) - ((y + 48) / 42) ** 2))
-        )
+        # Along the height: nothing at the apex and in the pelvis, most at the dome. The spine stays, as
+        # far as a smooth field can stop at its surface.
+        height = step(z, -200, -5) * (1 - step(z, 5, 225))
+        spine = torch.exp(-((x / 42) ** 4) - (((y + 62) / 56) ** 4))
+        inner = step(y, -95, -50) * torch.exp(-((x / 115) ** 4) - (((y - 15) / 90) ** 4)) * (1 - spine)
         front = step(y, -60, 110) * step(z, -330, -20) * (1 - step(z, 60, 260)) * torch.exp(-((x / 220) ** 4))
         share = self.share(time)
         up = share * self.depth * height * inner
@@ -97,5 +98,7 @@ class Beating(Movement):
     def displacement(self, points: Tensor, time: float) -> Tensor:
         """Return u at `points`: what has come nearer to the centre was farther from it."""
         away = points - points.new_tensor(self.centre)
-        far = away.square().sum(dim=-1, keepdim=True) / self.radius**2
+        # Behind the heart is the spine, in front of it the sternum: less room than on its sides.
+        reach = points.new_tensor((1.0, SHALLOW, 1.0)) * self.radius
+        far = (away / reach).square().sum(dim=-1, keepdim=True)
         return self.share(time) * self.contraction * away * (1 - far).clamp(min=0).square()

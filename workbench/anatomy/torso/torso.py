@@ -20,10 +20,10 @@ from workbench.anatomy.torso.abdomen import Abdomen
 from workbench.anatomy.torso.chest import Chest
 from workbench.anatomy.torso.couch import Couch
 from workbench.anatomy.torso.habitus import MUSCLE, Frame, Habitus, draw_habitus
-from workbench.anatomy.torso.lesions import counted, paint_lesions, placed
+from workbench.anatomy.torso.lesions import KINDS, counted, paint_lesions, placed
 from workbench.anatomy.torso.mediastinum import Mediastinum
 from workbench.anatomy.torso.skeleton import Skeleton
-from workbench.anatomy.torso.tissues import NAMES, draw_tissues
+from workbench.anatomy.torso.tissues import LABELS, NAMES, draw_tissues
 from workbench.anatomy.torso.wall import Wall
 from workbench.anatomy.waves import ScaledWaves
 
@@ -57,6 +57,7 @@ class Torso(Subject):
 
     unit: ClassVar[str] = "HU"  # type: ignore[misc]
     label_names: ClassVar[Mapping[int, str]] = NAMES  # type: ignore[misc]
+    lesion_labels: ClassVar[tuple[int, ...]] = tuple(LABELS[kind] for kind in KINDS)  # type: ignore[misc]
 
     @classmethod
     def draw(

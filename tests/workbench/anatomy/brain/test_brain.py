@@ -153,12 +153,30 @@ def test_lesions_are_where_they_say_with_their_contrast(kind: str) -> None:
         assert bool(found[2, 2, 2])
         # A stroke leaves the sulci in it as they are.
         assert int(found.sum()) > 60 if kind == "stroke" else bool(found.all())
-        white = plain.signals[Tissue.WHITE] * _gain(plain, lesion.centre)
-        assert float(rendered.image.data[found].mean()) - white == pytest.approx(lesion.contrast, abs=0.12)
+        host = Tissue(int(plain.values(torch.tensor([lesion.centre]))[1]))
+        before = plain.signals[host] * _gain(plain, lesion.centre)
+        assert float(rendered.image.data[found].mean()) - before == pytest.approx(lesion.contrast, abs=0.12)
         beyond = [c + 4 * lesion.radius * (i == 2) for i, c in enumerate(lesion.centre)]
         values = [b.values(torch.tensor([beyond]))[0] for b in (plain, brain)]
         if math.dist(*(other.centre for other in brain.lesions)) > 8 * lesion.radius:
             assert torch.equal(*values)
+
+
+def test_a_lesions_contrast_is_against_what_it_replaced_not_against_white_matter() -> None:
+    """Of many lesions some lie in deep nuclei and in the stem, which have signals of their own."""
+    hosts, inside = set(), torch.linspace(-0.3, 0.3, 4)
+    for seed in range(6):
+        brain = Brain.draw(seed, contrast="flair", skull=False, lesions=4)
+        plain = Brain.draw(seed, contrast="flair", skull=False)
+        for lesion in brain.lesions:
+            around = torch.cartesian_prod(inside, inside, inside)
+            points = torch.tensor(lesion.centre) + lesion.radius * around
+            (after, label), (before, host) = brain.values(points), plain.values(points)
+            middle = plain.values(torch.tensor([lesion.centre]))[1]
+            alike = (label == lesion.label) & (host == middle)
+            hosts.add(int(middle))
+            assert float((after - before)[alike].mean()) == pytest.approx(lesion.contrast, abs=0.12)
+    assert hosts - {int(Tissue.WHITE)}
 
 
 def _gain(brain: Brain, centre: tuple[float, float, float]) -> float:
