@@ -56,7 +56,7 @@ def card_page(name: str, card: Card, found: Mapping[str, Any]) -> str:
     """Return what there is to know of a prior as text."""
     training, provenance = card.training, card.provenance
     notes = provenance.notes
-    slices = notes.get("slices", {})
+    slices, measured = notes.get("slices", {}), notes.get("metrics_measured", {})
     low, high = slices.get("spacing", (float("nan"),) * 2)
     facts = (
         ("voxels", f"{low:g} to {high:g} mm; slices are {', '.join(slices.get('axes', ()))}"),
@@ -85,7 +85,7 @@ def card_page(name: str, card: Card, found: Mapping[str, Any]) -> str:
                 for i, level in enumerate(found["levels"])
             ],
         ),
-        "While it was trained it was measured on images of its validation:",
+        f"Measured while it was trained, on {measured.get('on', 'generated subjects')}:",
         _table(("", ""), [(kind, f"{value:.4g}") for kind, value in provenance.metrics.items()]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

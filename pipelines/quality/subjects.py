@@ -7,6 +7,7 @@ was trained on, so that nothing of the held-out subjects is known to any solver.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -112,13 +113,17 @@ class Library:
     _sources: dict[str, _Source] = field(default_factory=dict, repr=False)
     _entries: dict[str, VolumeEntry] = field(default_factory=dict, repr=False)
 
-    def entry(self, place: Place) -> VolumeEntry:
-        """Return the entry of the manifest that a slice is of."""
+    def entries(self) -> Mapping[str, VolumeEntry]:
+        """Return the entries of the manifests, by name."""
         if not self._entries:
             for modality in FILL:
                 manifest = load(Manifest, MANIFESTS / f"{modality}.toml", env={})
                 self._entries |= {entry.name: entry for entry in manifest.volumes}
-        if place.volume not in self._entries:
+        return self._entries
+
+    def entry(self, place: Place) -> VolumeEntry:
+        """Return the entry of the manifest that a slice is of."""
+        if place.volume not in self.entries():
             raise value_error("volume", f"be one of {', '.join(self._entries)}", repr(place.volume))
         return self._entries[place.volume]
 

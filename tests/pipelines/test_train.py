@@ -15,8 +15,9 @@ from operators.errors import NonFiniteError
 from operators.grid import Grid
 from pipelines.config.loading import config_hash, load
 from pipelines.config.training import TrainConfig
+from pipelines.quality.subjects import Library, stand_in
 from pipelines.train import run
-from pipelines.training.ablation import table
+from pipelines.training.ablation import places_of, reconstructed, table
 from pipelines.training.data import read_manifests
 from tests.pipelines.train_cases import (
     config,
@@ -29,6 +30,7 @@ from tests.pipelines.train_cases import (
 from workbench.io.slice_prior import read_slice_prior
 from workbench.io.tensor_file import open_tensors
 from workbench.io.weights import read_card
+from workbench.shipped import shipped_path
 from workbench.training.slices import SliceSource
 
 __all__ = ["folder", "one_thread"]  # fixtures
@@ -141,11 +143,20 @@ def test_runs_are_compared_on_subjects_that_they_hold_out(folder: Path) -> None:
     assert lines[0] == "| run | weights | steps | 0.1 | 1 |"
     assert [line.split(" | ")[2] for line in lines[2:]] == ["6", "12", "6", "12"]
     assert lines[3].count("(100 %)") == 2
+    scanned = table([folder / "base"], {folder / "base": 31.234})
+    assert [line.split(" | ")[-1] for line in scanned[2:]] == [" |", "31.23 |"]
+    with pytest.raises(ValueError, match="`folders` must be runs that hold out a subject of the manifests"):
+        places_of(config(folder, *held), Library(folder))
     run(config(folder), folder, folder / "other", say=quietly)
     with pytest.raises(ValueError, match="`folders` must be runs that look at the same images"):
         table([folder / "base", folder / "other"])
     with pytest.raises(ValueError, match="`data.hold_out` must name subjects that train: A, B, got C"):
         run(config(folder, 'data.hold_out=["C"]'), folder, folder / "c", say=quietly)
+
+
+def test_what_a_run_reconstructs_is_part_of_the_comparison() -> None:
+    found = reconstructed(shipped_path("ct-slice"), Library(Path()), [stand_in("ct", 1)])
+    assert 20 < found < 60
 
 
 def test_the_verb_shows_its_settings(folder: Path) -> None:
