@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,3 +111,33 @@ def test_parts_of_the_comparison_are_not_published(
     assert main([*arguments, "--folder", str(tmp_path / "work"), "--data", str(tmp_path)]) == 1
     assert "nothing is published" in capsys.readouterr().err
     assert not (tmp_path / "docs").exists()
+
+
+#: Starts a process as the queue does, says which, and waits.
+PARENT = """
+import sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from os import getpid
+from pipelines.quality.queue import _begin
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin, initargs=(1,))
+    print(pool.submit(getpid).result(), flush=True)
+    pool.submit(time.sleep, 100)
+    time.sleep(100)
+"""
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(200):
+        if not Path(f"/proc/{child}").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail(f"process {child} goes on for nobody")
