@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pipelines.config.nearest import nearest
 from pipelines.config.sources import Setting, expand, from_environment, from_file, from_overrides
@@ -93,8 +93,10 @@ def load(
     leaves = frozenset(fields) - sections
     settings, problems = from_overrides(overrides)
     settings = from_environment(env) + settings
+    unread = False
     if path is not None:
         read = from_file(Path(path), sections, leaves)
+        unread = isinstance(read, str)
         if isinstance(read, str):
             problems.insert(0, read)
         else:
@@ -107,7 +109,7 @@ def load(
             problems.append(_not_a_table(setting, fields))
         else:
             problems.append(_unknown(setting, fields, leaves))
-    loaded = _validate(model, chosen, fields)
+    loaded = _validate(model, chosen, fields, complete=not unread)
     if isinstance(loaded, list):
         raise ConfigError(problems + loaded)
     if problems:
@@ -165,7 +167,10 @@ def _validate(
     model: type[M],
     chosen: Mapping[tuple[str, ...], Setting],
     fields: Mapping[tuple[str, ...], FieldInfo],
+    *,
+    complete: bool,
 ) -> M | list[str]:
+    """Return the model, or what is wrong; of settings that are not complete nothing is missing."""
     tree = _tree({path: setting.value for path, setting in chosen.items()})
     try:
         return _build(model, tree)
@@ -180,8 +185,8 @@ def _validate(
     try:
         return _build(model, _tree(typed))
     except ValidationError as error:
-        unique = dict.fromkeys(_explain(problem, chosen, fields) for problem in error.errors())
-        return list(unique)
+        found = [one for one in error.errors() if complete or one["type"] != "missing"]
+        return list(dict.fromkeys(_explain(problem, chosen, fields) for problem in found))
 
 
 def _build(model: type[M], tree: dict[str, Any]) -> M:
@@ -223,6 +228,10 @@ def _explain(
             break
         path = (*path, part)
     key, field, setting = ".".join(path) or "the configuration", fields.get(path), chosen.get(path)
+    if setting is not None and field is not None:
+        within = _in_entry(problem, key, field, setting)
+        if within is not None:
+            return within
     if setting is None and problem["type"] == "missing":
         return f"`{key}` has no default and must be set, in the file or with --set {key}=VALUE."
     message = str(problem["msg"])
@@ -237,6 +246,30 @@ def _explain(
         text += f", got {_show(setting.value)} ({setting.origin})"
     default = default_text(field) if field else None
     return f"{text}." + (f" The default is {default}." if default and setting else "")
+
+
+def _in_entry(problem: Mapping[str, Any], key: str, field: FieldInfo, setting: Setting) -> str | None:
+    """Return a problem within a table of a list of tables: which of them, and what of it; None elsewhere."""
+    model = next((arg for arg in get_args(field.annotation) if section(arg)), None)
+    rest = problem["loc"][len(key.split(".")) :]
+    if model is None or len(rest) < 2 or not isinstance(rest[0], int) or problem["type"] == "value_error":
+        return None
+    number, name = rest[0], str(rest[1])
+    table = setting.value[number]
+    value = table.get(name) if isinstance(table, Mapping) else None
+    called = f" ({table['name']})" if isinstance(table, Mapping) and "name" in table else ""
+    whole, known = f"{key}[{number}].{name}", list(model.model_fields)
+    origin = f"{called} ({setting.origin})"
+    if problem["type"] == "extra_forbidden":
+        meant = nearest(name, known)
+        hint = f"did you mean `{meant}`?" if meant else f"known here: {', '.join(known)}."
+        return f"`{whole}` is not a known key{origin}; {hint}"
+    if problem["type"] == "missing" and len(rest) == 2:
+        return f"`{whole}` has no default and must be set{origin}."
+    wanted = expectation(model.model_fields[name])
+    message = str(problem["msg"]).removeprefix("Input should ").removeprefix("String should ")
+    plain = problem["type"] == "string_pattern_mismatch" or not wanted
+    return f"`{whole}` must {message if plain else f'be {wanted}'}, got {_show(value)}{origin}."
 
 
 def _show(value: object) -> str:

@@ -213,3 +213,28 @@ def test_seeds_of_two_splits_may_not_meet(tmp_path: Path) -> None:
     (tmp_path / "g.toml").write_text(text)
     with pytest.raises(ConfigError, match="the torso of seed 4 must be in one split"):
         read_manifests([str(tmp_path / "g.toml")])
+
+
+def test_a_mistake_in_an_entry_is_named_with_its_entry(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    entry = (
+        '[[volumes]]\nname = "b"\npatient = "B"\nsplit = "val"\nkind = "nifti"\npath = "b.nii"\nunit = "HU"\n'
+    )
+    path.write_text(f'name = "m"\n{entry}sha256 = "8b73..."\nspacing = [1, 2]\n')
+    with pytest.raises(ConfigError) as caught:
+        load(Manifest, path, env={})
+    said = dict(problem.split("` ", 1) for problem in caught.value.problems)
+    assert said["`volumes[0].subject"] == f"has no default and must be set (b) ({path})."
+    assert said["`volumes[0].patient"].startswith(
+        f"is not a known key (b) ({path}); known here: name, subject"
+    )
+    assert said["`volumes[0].split"].startswith('must be one of "train", "validate", "test", got "val"')
+    assert said["`volumes[0].sha256"].startswith("must match pattern")
+    assert said["`volumes[0].spacing"].startswith("must be 3 numbers > 0, got [1, 2]")
+
+
+def test_of_a_file_that_is_not_there_nothing_is_missing() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(Manifest, "no-such-file.toml", env={})
+    assert len(caught.value.problems) == 1
+    assert "'no-such-file.toml' does not exist" in caught.value.problems[0]

@@ -40,7 +40,10 @@ def test_a_run_of_other_settings_or_data_is_refused(folder: Path) -> None:
         ([entry(), entry("b", "B", "test", "./a.nii")], "the file 'a.nii' must be in one split"),
         ([entry(), entry("b", "B", "test", "a.nii")], "the file 'a.nii' must be in one split"),
         ([entry(), entry("a", "B")], "names must each be used once, got a more often"),
-        ([entry("c", split="other")], "'train', 'validate' or 'test'"),
+        (
+            [entry("c", split="other")],
+            r'`volumes\[0\].split` must be one of "train", "validate", "test", got "other" \(c\)',
+        ),
     ],
 )
 def test_manifests_that_share_or_confuse_are_refused(folder: Path, entries: list[str], message: str) -> None:
