@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -18,6 +18,7 @@ from operators.errors import value_error
 
 if TYPE_CHECKING:
     from operators.grid import Grid
+    from workbench.anatomy import Brain
     from workbench.anatomy.motion import Movement
     from workbench.anatomy.subject import Subject
     from workbench.volume import Volume
@@ -72,18 +73,32 @@ def phantom(
         list[str] | None,
         typer.Option(help="Of this kind alone, such as 'lung nodule' or ms; may be given again."),
     ] = None,
-    supersample: Annotated[int, typer.Option(help="Points along each side of a voxel.")] = 1,
+    supersample: Annotated[
+        int,
+        typer.Option(help="Points along each side of a voxel: 2 smooths edges, in 8 times as long."),
+    ] = 1,
+    phase: Annotated[bool, typer.Option(help="A brain's image is complex, with a smooth phase.")] = False,
     motion: Annotated[Motion | None, typer.Option(help="Render frames of a movement.")] = None,
     frames: Annotated[int, typer.Option(help="Frames in one period of the movement.")] = 8,
-    plane: Annotated[Plane, typer.Option(help="What to render of a movement.")] = Plane.CORONAL,
+    plane: Annotated[
+        Plane | None,
+        typer.Option(help="What to render of a movement: a slice (else coronal) or all."),
+    ] = None,
+    at: Annotated[
+        float | None,
+        typer.Option(help="Where that slice lies, in mm along R, A or S; else through what moves."),
+    ] = None,
 ) -> None:
     """Draw synthetic subjects: images with label maps and known lesions.
 
     Each is a function of its seed alone. Writes NIfTI and a record with the seed, the parameters, the names
     of the labels and what is known of the lesions; with --lesions also which lesion each voxel is of. With
     --motion it writes frames, 4D, and their displacements in mm along R, A and S, u in x(r + u), one file for
-    each component.
+    each component. Files of the same names are replaced.
     """
+    if motion is None and (plane is not None or at is not None):
+        given = "plane" if plane is not None else "at"
+        raise value_error(given, "be left out of what does not move", str(plane or at), "Or name a --motion.")
     check_count(seed, "seed", minimum=0)
     check_count(count, "count")
     sizes = check_spacing(_numbers(spacing), "spacing")
@@ -100,7 +115,9 @@ def phantom(
             supersample=supersample,
             motion=motion,
             frames=frames,
-            plane=plane,
+            plane=Plane.CORONAL if plane is None else plane,
+            at=at,
+            phase=phase,
         )
         for file in files:
             typer.echo(out / file)
@@ -116,25 +133,34 @@ def write(
     motion: Motion | None = None,
     frames: int = 8,
     plane: Plane = Plane.CORONAL,
+    at: float | None = None,
+    phase: bool = False,
 ) -> list[str]:
     """Render `subject` into files of the folder `out` whose names begin with `name`; return their names.
 
     The record comes last, so that one that is there speaks of files that are whole.
     """
     from operators.extras import require
+    from workbench.anatomy.subject import Rendered
     from workbench.io.nifti import write_nifti
+    from workbench.volume import Volume
 
     require("nibabel", feature="Writing phantoms", extra="io")
     grid = subject.grid(spacing)
     _check_size(grid)
+    moved = None if motion is None else _movement(subject, motion, grid, frames, plane, at)
+    _check_phase(subject, phase, motion)
     out.mkdir(parents=True, exist_ok=True)
     record_file = out / f"{name}.json"
     record_file.unlink(missing_ok=True)
     lesions = [_plain(lesion) for lesion in subject.lesions]
     facts: dict[str, Any] = {}
-    if motion is None:
+    if moved is None or motion is None:
         rendered = subject.render(grid, supersample=supersample)
-        volumes = {name: rendered.image, f"{name}-labels": rendered.labels}
+        image = rendered.image
+        if phase:
+            image = cast("Brain", subject).complex_image(grid, supersample=supersample)
+        volumes = {name: image, f"{name}-labels": rendered.labels}
         if lesions:
             numbers = rendered.numbered(subject.lesion_labels)
             volumes[f"{name}-lesions"] = numbers
@@ -144,12 +170,20 @@ def write(
                 for i, fact in enumerate(lesions, start=1)
             ]
     else:
-        movement, moving = _movement(subject, motion, grid, frames, plane)
+        movement, moving = moved
         volumes = dict(_frames(subject, movement, moving, name, supersample))
-        still = {"kind": str(motion), "plane": str(plane), "period": movement.period}
-        facts["motion"] = still | _plain(movement)
-        # A lesion moves with what it is in: r + u(r, t) is the place that is told.
-        lesions = [{**fact, "place": "at rest"} for fact in lesions]
+        told = {"kind": str(motion), "plane": str(plane), "frames": frames, "period": movement.period}
+        if plane is not Plane.VOLUME:
+            told["at_mm"] = float(moving.centre[ACROSS[plane]])
+        facts["motion"] = told | _plain(movement)
+        # A lesion moves with what it is in: r + u(r, t) is the place that is told, and the first frame's.
+        first = Volume(volumes[f"{name}-frames-labels"].data[0], moving.with_time(None))
+        rest = Rendered(first, first, subject.lesions)
+        numbers = rest.numbered(subject.lesion_labels)
+        lesions = [
+            {**fact, "place": "at rest", "voxels": int((numbers.data == i).sum())}
+            for i, fact in enumerate(lesions, start=1)
+        ]
     files = [write_nifti(out / f"{stem}.nii.gz", volume).name for stem, volume in volumes.items()]
     record = {
         "subject": type(subject).__name__.lower(),
@@ -162,6 +196,7 @@ def write(
         },
         "label_names": {str(label): text for label, text in subject.label_names.items()},
         "lesions": lesions,
+        "lesions_are": f"centre (R, A, S) and radius in mm, contrast in {subject.unit or 'image units'}",
         **facts,
         "voxels_sha256": {
             f"{stem}.nii.gz": hashlib.sha256(volume.data.numpy().tobytes()).hexdigest()
@@ -205,8 +240,16 @@ def _draw(
     return Brain.draw(seed, contrast=contrast, lesions=lesions)
 
 
+def _check_phase(subject: Subject, phase: bool, motion: Motion | None) -> None:
+    from workbench.anatomy import Brain
+
+    if phase and (motion is not None or not isinstance(subject, Brain)):
+        kind = type(subject).__name__.lower()
+        raise value_error("phase", "be left out: only a brain at rest has one", kind, "Leave it out.")
+
+
 def _movement(
-    subject: Subject, motion: Motion, grid: Grid, frames: int, plane: Plane
+    subject: Subject, motion: Motion, grid: Grid, frames: int, plane: Plane, at: float | None
 ) -> tuple[Movement, Grid]:
     """Return the movement of `subject`, and the grid of its frames."""
     from operators.grid import Grid, TimeAxis
@@ -229,7 +272,7 @@ def _movement(
     if plane is not Plane.VOLUME:
         axis = 2 - ACROSS[plane]
         shape, centre = list(grid.shape), grid.centre.copy()
-        shape[axis], centre[ACROSS[plane]] = 1, place[ACROSS[plane]]
+        shape[axis], centre[ACROSS[plane]] = 1, place[ACROSS[plane]] if at is None else at
         still = Grid.from_spacing(shape, grid.spacing, centre=tuple(centre))
     return movement, still.with_time(TimeAxis(frames, movement.period / frames))
 

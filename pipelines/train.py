@@ -59,6 +59,9 @@ def train(
     The same call goes on where it stopped, with the losses it would have had. Several GPUs or processes:
     torchrun --nproc-per-node 2 -m pipelines.cli train ...
     """
+    from pipelines.training.given import refuse_manifest
+
+    refuse_manifest(Path(recipe))
     named = RECIPES / f"{recipe}.toml"
     config = load(TrainConfig, named if named.exists() else recipe, overrides=overrides or ())
     if show:

@@ -56,7 +56,8 @@ class Posterior:
                 f"lead to the unit of the measured image, {likelihood.unit!r}",
                 repr(self.units.unit),
                 "Say what scale and offset lead to it: Posterior(prior, likelihood, units=Units(scale, "
-                f"offset, {likelihood.unit!r})); from HU: prior.units.then(hounsfield_units(energy)).",
+                f"offset, {likelihood.unit!r})); from HU: prior.units.then(hounsfield_units(energy)), or "
+                'shipped_prior("ct-slice", grid, energy=...) to begin with.',
             )
         self.likelihood = likelihood.rescaled(self.units.scale, self.units.offset)
 

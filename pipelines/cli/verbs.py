@@ -15,7 +15,7 @@ config = typer.Typer(no_args_is_help=True)
 File = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with settings.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting (repeatable): scan.views=60"),
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a setting (repeatable): table.key=value"),
 ]
 
 

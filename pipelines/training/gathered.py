@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from operators.errors import value_error
 from pipelines.config.training import TrainConfig
 from pipelines.training.build import card_of, contrast_of
 from pipelines.training.data import (
@@ -74,6 +75,12 @@ def gather(
         check_warm(begun, card_of(config, trainer.average.module), manifests)  # type: ignore[arg-type]
         trainer.warm_start(load_weights(warm, trainer.module).state_dict())
     check_copies(manifests, data)
+    split = config.report.split
+    splits = {entry.split for manifest in manifests for entry in manifest.volumes}
+    splits |= {entry.split for manifest in manifests for entry in manifest.generators}
+    if split not in splits:
+        remedy = 'Give a subject to it in a manifest, or look at what trains: report.split = "train".'
+        raise value_error("report.split", "name a split that somebody is in", repr(split), remedy)
     say("reading volumes")
 
     def volumes(split: str, share: float) -> tuple[list[SliceVolume], list[SliceVolume]]:

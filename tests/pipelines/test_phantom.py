@@ -94,6 +94,43 @@ def test_both_movements_at_once(tmp_path: Path) -> None:
     assert (record["motion"]["kind"], record["motion"]["period"]) == ("both", 4.0)
     assert record["motion"]["inner"]["contraction"] == 0.2
     assert record["lesions"][0]["place"] == "at rest"
+    assert record["lesions"][0]["voxels"] >= 0
+
+
+def test_a_slice_of_a_movement_lies_where_it_is_asked_for(tmp_path: Path) -> None:
+    (lesion,) = Torso.draw(1, lesions=1).lesions
+    options = ["--motion", "breathing", "--frames", "2", "--spacing", "4", "--lesions", "1"]
+    for at, folder in ((lesion.centre[1], tmp_path / "through"), (lesion.centre[1] + 60, tmp_path / "past")):
+        assert main(["phantom", "--seed", "1", *options, "--at", str(at), "--out", str(folder)]) == 0
+        record = json.loads((folder / "torso-0001.json").read_text())
+        assert record["motion"]["at_mm"] == pytest.approx(at)
+        assert record["motion"]["frames"] == 2
+        assert (record["lesions"][0]["voxels"] > 0) == (folder.name == "through")
+
+
+def test_a_brain_may_have_a_phase(tmp_path: Path) -> None:
+    assert main(["phantom", "brain", "--seed", "2", "--spacing", "8", "--phase", "--out", str(tmp_path)]) == 0
+    image = read_nifti(tmp_path / "brain-0002.nii.gz").data
+    assert image.is_complex()
+    brain = Brain.draw(2)
+    assert torch.allclose(image.abs(), brain.render(brain.grid(8.0), supersample=1).image.data, atol=1e-5)
+    assert float(image.angle()[image.abs() > 0.1].std()) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["torso", "--phase"], "`phase` must be left out: only a brain at rest has one, got torso"),
+        (["--plane", "axial"], "`plane` must be left out of what does not move, got axial"),
+        (["brain", "--motion", "breathing"], "`motion` must be left out: only a torso breathes and beats"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_and_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(["phantom", *options, "--spacing", "14", "--out", str(tmp_path / "made")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize(

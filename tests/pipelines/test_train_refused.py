@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.config.loading import ConfigError
 from pipelines.train import run
+from pipelines.training.given import refuse_manifest
 from tests.pipelines.train_cases import (
     GENERATED,
     blobs,
@@ -64,7 +65,7 @@ def test_mixed_units_empty_splits_missing_and_changed_files_are_refused(folder: 
     with pytest.raises(ValueError, match="`data.manifests` must hold values of one unit, got '', 'HU'"):
         run(config(folder), folder, folder / "run", say=quietly)
     manifest(folder, entry(split="test"))
-    with pytest.raises(ValueError, match="`data` must hold one volume or more"):
+    with pytest.raises(ValueError, match="`report.split` must name a split that somebody is in, got 'train'"):
         run(config(folder), folder, folder / "run", say=quietly)
     manifest(folder, entry(path="gone.nii"))
     with pytest.raises(FileNotFoundError, match=r"gone.nii does not exist: a of the manifest"):
@@ -78,6 +79,12 @@ def test_mixed_units_empty_splits_missing_and_changed_files_are_refused(folder: 
         ValueError, match="`a` must hold values in HU, as its manifest says, got mm.nii in 1/mm"
     ):
         run(config(folder), folder, folder / "run", say=quietly)
+
+
+def test_a_manifest_is_no_recipe(folder: Path) -> None:
+    with pytest.raises(ValueError, match="`recipe` must be settings of a training, got .*m.toml, a manifest"):
+        refuse_manifest(folder / "m.toml")
+    refuse_manifest(folder / "recipe.toml")
 
 
 def test_values_of_another_contrast_are_refused(folder: Path) -> None:
