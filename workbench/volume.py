@@ -76,6 +76,11 @@ class Volume:
             components=self.components if components is None else components,
         )
 
+    def slice_at(self, axis: int, index: int) -> Volume:
+        """Return the slice `index` across the array axis `axis` (z, y, x = 0, 1, 2), one voxel thick."""
+        plane = self.grid.slice_at(axis, index)
+        return self._moved(self.data.narrow(axis - 3, index, 1), plane)
+
     def crop(self, start: Sequence[int] | int, stop: Sequence[int] | int) -> Volume:
         """Return the voxels `start` <= index < `stop`, in array order."""
         first, last = check_triple(start, "start", minimum=0), check_triple(stop, "stop")

@@ -244,3 +244,13 @@ def test_the_kind_of_an_answer_moves_with_it() -> None:
         Volume(volume.data, grid, kind="truth")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="`statistic` must be text, empty for none, got 3"):
         Volume(volume.data, grid, statistic=3)  # type: ignore[arg-type]
+
+
+def test_a_slice_of_a_volume_lies_where_it_was() -> None:
+    volume = slopes(time=TimeAxis(2, 1.0))
+    for axis in range(3):
+        plane = volume.slice_at(axis, 2)
+        assert plane.grid.shape[axis] == 1
+        assert torch.allclose(plane.data, value_at(plane.grid))
+    with pytest.raises(ValueError, match="`index` must lie in 0..3 along axis 0, got 4"):
+        volume.slice_at(0, 4)
