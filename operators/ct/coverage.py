@@ -16,6 +16,8 @@ __all__ = ["CoverageWarning", "check_coverage"]
 
 #: Points along each axis, and views, that the shares are estimated from.
 POINTS, VIEWS = 16, 64
+#: Points across the slices of a volume that one row of pixels sees.
+SLICES = 256
 #: Shares below this are the roundness of a cylinder among cubes.
 SHARE = 0.002
 
@@ -74,7 +76,8 @@ def check_coverage(views: Views, grid: Grid) -> None:
                 CoverageWarning,
                 stacklevel=4,
             )
-    if unseen > SHARE and views.shape[1] > 1:
+    # One row of pixels sees the slice that it is the scan of, however thick that is, and no other.
+    if unseen > SHARE and (views.shape[1] > 1 or _slices(grid, views) > 1):
         warnings.warn(
             f"{unseen:.1%} of the grid are seen in no view: nothing is known there but what the prior says.",
             CoverageWarning,
@@ -147,17 +150,28 @@ def _within(place: Float, count: int) -> NDArray[np.bool_]:
     return found
 
 
-def _lattice(grid: Grid) -> Float:
-    """Return some indices (n, 3) all over the grid."""
-    places = [np.linspace(0, n - 1, min(n, POINTS)) for n in grid.shape]
+def _lattice(grid: Grid, finest: int | None = None) -> Float:
+    """Return some indices (n, 3) all over the grid, more of them along the axis `finest`."""
+    most = [SLICES if axis == finest else POINTS for axis in range(3)]
+    places = [np.linspace(0, n - 1, min(n, m)) for n, m in zip(grid.shape, most, strict=True)]
     return np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def _axis(grid: Grid, views: Views) -> int:
+    """Return the grid's axis nearest to the detector's rows."""
+    towards = np.abs(np.linalg.solve(grid.affine[:3, :3], views.rows.mean(axis=0)) * grid.spacing)
+    return int(np.argmax(towards))
+
+
+def _slices(grid: Grid, views: Views) -> int:
+    return grid.shape[_axis(grid, views)]
 
 
 def _cylinder(grid: Grid, views: Views) -> Float:
     """Return points in the grid's elliptic cylinder about the axis nearest to the detector's rows."""
-    towards = np.abs(np.linalg.solve(grid.affine[:3, :3], views.rows.mean(axis=0)) * grid.spacing)
-    axis = int(np.argmax(towards))
-    index = _lattice(grid)
+    axis = _axis(grid, views)
+    # Of one row a volume has one slice, which points far apart would miss.
+    index = _lattice(grid, finest=axis if views.shape[1] == 1 else None)
     extent = np.maximum(np.array(grid.shape) / 2, 0.5)
     aside = np.delete((index - (np.array(grid.shape) - 1) / 2) / extent, axis, axis=1)
     return grid.index_to_world(index[(aside**2).sum(axis=1) <= 1])

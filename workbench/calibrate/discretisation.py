@@ -10,6 +10,7 @@ of neighbouring rays are alike and most are small; a variance for all is what a 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -21,6 +22,9 @@ from operators.linear import LinearOperator
 from workbench.volume import Volume
 
 __all__ = ["Acquisition", "discretisation_error"]
+
+#: An object that fills less of its grid is a corner of one, or lies elsewhere.
+LITTLE = 0.1
 
 
 class Acquisition(Protocol):
@@ -38,6 +42,15 @@ def discretisation_error(geometry: Acquisition, fine: Volume, factor: Sequence[i
     `excess` of `LogTransmission`.
     """
     coarse = fine.downsample(factor)
+    size = fine.data.abs()
+    share = float((size > 0.05 * size.max()).float().mean())
+    if share < LITTLE:
+        warnings.warn(
+            f"the object fills {share:.1%} of its grid and has few edges to tell of: place one of the kind "
+            "that is measured in the middle of the field of view.",
+            UserWarning,
+            stacklevel=2,
+        )
     if coarse.grid.shape == fine.grid.shape:
         raise value_error("factor", "make one axis coarser", factor, "Such as 2, or (1, 2, 2) for a slice.")
     apart: Tensor = geometry.operator(fine.grid)(fine.data) - geometry.operator(coarse.grid)(coarse.data)

@@ -158,3 +158,10 @@ def test_turns_of_a_helix_do_not_repeat() -> None:
 
 def test_opposite_views_of_a_parallel_beam_are_another_measurement() -> None:
     ParallelBeamGeometry.around(GRID, (0.0, 1.0, math.pi)).operator(GRID)
+
+
+def test_one_row_of_pixels_sees_one_slice_of_a_volume() -> None:
+    slices = Grid.from_spacing((21, 24, 24), 2.0)
+    geometry = ParallelBeamGeometry.around(Grid.from_spacing((1, 24, 24), 2.0), [0.0, 0.7, 1.4])
+    with pytest.warns(CoverageWarning, match=r"95\.2% of the grid are seen in no view"):
+        geometry.operator(slices)

@@ -76,3 +76,10 @@ def test_what_stays_as_fine_as_it_was_is_refused() -> None:
     geometry = ParallelBeamGeometry.around(fine, ANGLES)
     with pytest.raises(ValueError, match="`factor` must make one axis coarser, got 1"):
         discretisation_error(geometry, disc(fine), 1)
+
+
+def test_an_object_that_is_hardly_there_is_told_of() -> None:
+    fine = Grid.plane((128, 128), (4.0, 4.0))
+    geometry = ParallelBeamGeometry.around(fine.downsample((1, 2, 2)), ANGLES)
+    with pytest.warns(UserWarning, match=r"the object fills \d\.\d% of its grid"):
+        discretisation_error(geometry, disc(fine), (1, 2, 2))
