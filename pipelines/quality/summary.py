@@ -46,8 +46,8 @@ Solvers on real subjects that no prior was trained on, `make bench-quality`: sli
 a grid twice as fine by another projector, the same noise for all solvers. CT: NSCLC Radiogenomics R01-001
 (chest, 2.77 mm) and TotalSegmentator's example (abdomen and pelvis, 3 mm; its finer grid of 1.5 mm by cubic
 splines). MRI: studyforrest's T1 head (1.8 mm; cubic splines on 0.9 mm), a smooth phase and eight coils
-simulated; compared are magnitudes, where the coil maps are not zero. Scale, coil maps and noise levels are estimated from the data, or from a
-scan of noise.
+simulated; compared are magnitudes, where the coil maps are not zero. Scale, coil maps and noise levels
+are estimated from the data, or from a scan of noise.
 
 "Tuned": one parameter at 8 values, the best mean PSNR of means of two draws on two slices of two other
 subjects, which learned priors were trained on. Without it solvers stand at their class's defaults, except
