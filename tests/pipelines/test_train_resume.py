@@ -125,8 +125,10 @@ def test_an_interrupt_within_a_step_waits_for_its_end(folder: Path, monkeypatch:
 
     monkeypatch.setattr(Average, "update", interrupted)
     said: list[str] = []
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     with pytest.raises(KeyboardInterrupt):
         run(config(folder), folder, folder / "parts", say=said.append)
+    signal.signal(signal.SIGINT, usual)
     assert "stopped after step 7, which is kept" in said[-1]
     monkeypatch.undo()
     run(config(folder), folder, folder / "parts", say=quietly)
